@@ -1,0 +1,91 @@
+"""The reference executor: StableHLO on XLA's CPU backend, for verification and tests only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxlib import xla_client
+
+from pai.dialects.mlir import parse, to_text
+from pai.runtime.errors import PassFailure
+
+
+def run_reference(module_text: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Run ``@main`` of a StableHLO module on one XLA CPU device.
+
+    Args:
+        module_text: the module, as text.
+        inputs: one array per argument, with ml_dtypes for the types NumPy lacks.
+
+    Returns:
+        One array per result.
+    """
+    return run_reference_spmd(module_text, [list(inputs)])[0]
+
+
+def run_reference_spmd(
+    module_text: str, inputs: Sequence[Sequence[np.ndarray]]
+) -> list[list[np.ndarray]]:
+    """Run a local module, collectives included, on ``len(inputs)`` XLA CPU devices.
+
+    Each device is a replica, so ``partition_id`` is read as ``replica_id`` and the collectives'
+    channels are dropped. Needs as many CPU devices as inputs: set the environment variable
+    ``XLA_FLAGS=--xla_force_host_platform_device_count=N`` before JAX starts.
+
+    Args:
+        module_text: the module, as text.
+        inputs: per device, one array per argument.
+
+    Returns:
+        Per device, one array per result.
+
+    Raises:
+        PassFailure: when there are too few devices.
+    """
+    count = len(inputs)
+    devices = jax.devices("cpu")
+    if len(devices) < count:
+        raise PassFailure(
+            f"the reference needs {count} CPU devices but JAX was started with {len(devices)}",
+            hint=f"set XLA_FLAGS=--xla_force_host_platform_device_count={count}",
+        )
+    if count > 1:
+        module_text = _as_replicas(module_text)
+    options = xla_client.CompileOptions()
+    options.num_replicas = count
+    options.device_assignment = xla_client.DeviceAssignment.create(np.arange(count).reshape(-1, 1))
+    client = devices[0].client
+    executable = client.compile_and_load(module_text, devices[:count], options)
+    mesh = jax.sharding.Mesh(np.array(devices[:count]), ("replica",))
+    layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    with jax.enable_x64(True):
+        arguments = [
+            jax.make_array_from_single_device_arrays(
+                np.shape(shards[0]),
+                layout,
+                [jax.device_put(shard, device) for shard, device in zip(shards, devices, strict=False)],
+            )
+            for shards in zip(*inputs, strict=True)
+        ]
+        results = executable.execute_sharded(arguments).disassemble_into_single_device_arrays()
+        return [[np.asarray(shards[i]) for shards in results] for i in range(count)]
+
+
+def _as_replicas(module_text: str) -> str:
+    """Return the text with partition ids read as replica ids and without channels."""
+    module = parse(module_text, "reference")
+
+    def visit(op: object) -> None:
+        attributes = op.attributes  # type: ignore[attr-defined]
+        for name in ("channel_handle", "channel_id", "use_global_device_ids"):
+            if name in attributes:
+                del attributes[name]
+        for region in op.regions:  # type: ignore[attr-defined]
+            for block in region.blocks:
+                for inner in block.operations:
+                    visit(inner.operation)
+
+    visit(module.operation)
+    return to_text(module).replace("stablehlo.partition_id", "stablehlo.replica_id")

@@ -1,0 +1,1 @@
+"""pai-compile: turn a model into a distributed program."""
