@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jaxlib import xla_client
-
 from pai.dialects.mlir import parse, to_text
 from pai.runtime.errors import PassFailure
 
@@ -65,7 +64,10 @@ def run_reference_spmd(
             jax.make_array_from_single_device_arrays(
                 np.shape(shards[0]),
                 layout,
-                [jax.device_put(shard, device) for shard, device in zip(shards, devices, strict=False)],
+                [
+                    jax.device_put(shard, device)
+                    for shard, device in zip(shards, devices, strict=False)
+                ],
             )
             for shards in zip(*inputs, strict=True)
         ]

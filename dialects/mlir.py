@@ -7,7 +7,6 @@ import functools
 import jaxlib
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir.dialects import chlo, func, sdy, stablehlo
-
 from pai.runtime.errors import InvalidModel, PassFailure
 
 JAXLIB_VERSION = "0.10.2"

@@ -52,7 +52,9 @@ def _convert(name: str, key: str, text: str, kind: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         return {"int": int, "float": float}.get(kind, str)(text)
     except (KeyError, ValueError) as error:
-        raise PassFailure(f"option '{key}' of pass '{name}' wants a {kind}, not '{text}'") from error
+        raise PassFailure(
+            f"option '{key}' of pass '{name}' wants a {kind}, not '{text}'"
+        ) from error
 
 
 def parse_pipeline(text: str) -> list[tuple[str, dict[str, str]]]:

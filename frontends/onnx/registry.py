@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-
 # A handler takes the node and its input values (None where an optional input is absent) and
 # returns one value, or a tuple with one value per output. A value is a NumPy array when it is
 # concrete and a JAX tracer when it is not.
