@@ -6,6 +6,7 @@ import functools
 
 import jaxlib
 from jaxlib.mlir import ir, passmanager
+from jaxlib.mlir._mlir_libs import _jax_mlir_ext
 from jaxlib.mlir.dialects import chlo, func, sdy, stablehlo
 from pai.runtime.errors import InvalidModel, PassFailure
 
@@ -32,7 +33,11 @@ def context() -> ir.Context:
         )
     _register_passes()
     ctx = ir.Context()
+    ctx.enable_multithreading(False)
     ctx.allow_unregistered_dialects = True
+    registry = ir.DialectRegistry()
+    _jax_mlir_ext.register_dialects(registry)
+    ctx.append_dialect_registry(registry)
     stablehlo.register_dialect(ctx)
     chlo.register_dialect(ctx)
     sdy.register_dialect(ctx)
