@@ -1,0 +1,174 @@
+"""Verification: the package on virtual devices against the untouched one-device program.
+
+The oracle is XLA's CPU backend on the module as it was imported, before any pass of ours; for an
+ONNX model also onnxruntime on the model file, when it is installed. The relative error of an
+output is its largest absolute error over the largest magnitude of the reference output; NaN and
+infinities must be in the same places.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pai.compiler.inputs import random_inputs
+from pai.compiler.reference import run_reference
+from pai.dialects.program import Program, Role
+from pai.runtime.dtypes import DTYPES, NAMES
+from pai.runtime.errors import VerificationFailed
+from pai.runtime.executor import load
+
+# Largest relative error allowed, by the dtype of the output. f32 sums of some thousand terms in
+# another order differ by 1e-6..1e-5; the narrow types allow a few units in their last place.
+RELATIVE_TOLERANCE = {
+    "f64": 1e-9,
+    "complex<f64>": 1e-9,
+    "f32": 1e-4,
+    "complex<f32>": 1e-4,
+    "f16": 4e-3,
+    "bf16": 3e-2,
+}
+NARROW_FLOAT_TOLERANCE = 0.26  # f8 and smaller: one unit in the last place of two mantissa bits
+QUANTIZED_UNITS = 1  # 8-bit integers: one unit, where a value lies on a rounding boundary
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """How far one output is from one oracle."""
+
+    name: str
+    oracle: str
+    dtype: str
+    max_abs: float
+    max_rel: float
+    tolerance: float
+    ok: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The errors of every output against every oracle that ran."""
+
+    num_devices: int
+    outputs: tuple[OutputError, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output is within its tolerance."""
+        return all(error.ok for error in self.outputs)
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of all outputs."""
+        return max((error.max_rel for error in self.outputs), default=0.0)
+
+
+def verify_package(
+    program: Program,
+    reference: str,
+    path: Path,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Run the package at ``path`` and the oracles on the same inputs.
+
+    Args:
+        program: the simplified program, for its signature and weights.
+        reference: text of the module as imported.
+        path: the package.
+        inputs: arrays by name; random ones from ``seed`` for those not given.
+
+    Raises:
+        VerificationFailed: when an output is off by more than its tolerance.
+    """
+    feed = {**random_inputs(program, seed), **(inputs or {})}
+    package = load(path)
+    got = package.run(**feed)
+    arguments = [
+        feed[value.name] if value.role is Role.INPUT else program.weights.load(value.name)
+        for value in program.signature.arguments
+    ]
+    names = [value.name for value in program.signature.results]
+    oracles = {"xla": dict(zip(names, run_reference(reference, arguments), strict=True))}
+    peer = _run_onnxruntime(program, feed)
+    if peer is not None:
+        oracles["onnxruntime"] = peer
+    result = Verification(
+        package.num_devices,
+        tuple(
+            compare(name, oracle, got[name], expected[name])
+            for oracle, expected in oracles.items()
+            for name in names
+        ),
+    )
+    _raise_if_wrong(result, path)
+    return result
+
+
+def compare(name: str, oracle: str, got: np.ndarray, expected: np.ndarray) -> OutputError:
+    """Return the error of ``got`` against ``expected`` (same shape and dtype)."""
+    dtype = NAMES[expected.dtype]
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return OutputError(name, oracle, dtype, np.inf, np.inf, 0.0, ok=False)
+    if dtype.startswith(("i", "ui")):
+        return _compare_integers(name, oracle, dtype, got, expected)
+    wide = np.complex128 if dtype.startswith("complex") else np.float64
+    a, b = got.astype(wide), expected.astype(wide)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(a - b))
+    magnitude = np.abs(b)[np.isfinite(b)].max(initial=0.0)
+    max_abs = float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
+    max_rel = max_abs / magnitude if magnitude > 0 else max_abs
+    tolerance = RELATIVE_TOLERANCE.get(dtype, NARROW_FLOAT_TOLERANCE)
+    return OutputError(name, oracle, dtype, max_abs, max_rel, tolerance, max_rel <= tolerance)
+
+
+def _compare_integers(
+    name: str, oracle: str, dtype: str, got: np.ndarray, expected: np.ndarray
+) -> OutputError:
+    a, b = got.astype(object), expected.astype(object)
+    max_abs = float(max(np.abs(a - b).ravel().tolist(), default=0))
+    magnitude = float(max(np.abs(b).ravel().tolist(), default=0))
+    allowed = QUANTIZED_UNITS if dtype in ("i8", "ui8") else 0
+    relative = max_abs / magnitude if magnitude else max_abs
+    return OutputError(name, oracle, dtype, max_abs, relative, float(allowed), max_abs <= allowed)
+
+
+def _run_onnxruntime(
+    program: Program, feed: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray] | None:
+    """Run the ONNX file the program came from, or None when there is none or no onnxruntime."""
+    if Path(program.source).suffix != ".onnx" or not importlib.util.find_spec("onnxruntime"):
+        return None
+    onnxruntime = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        program.source, options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    wanted = {value.name for value in session.get_inputs()}
+    results = session.run(names, {k: v for k, v in feed.items() if k in wanted})
+    dtypes = {value.name: DTYPES[value.dtype] for value in program.signature.results}
+    return {n: np.asarray(r).view(dtypes[n]) if r.dtype.itemsize == dtypes[n].itemsize else r
+            for n, r in zip(names, results, strict=True)}  # fmt: skip
+
+
+def _raise_if_wrong(result: Verification, path: Path) -> None:
+    wrong = [error for error in result.outputs if not error.ok]
+    if wrong:
+        first = wrong[0]
+        raise VerificationFailed(
+            f"output '{first.name}' ({first.dtype}) differs from {first.oracle} by "
+            f"{first.max_abs:.3g} absolute, {first.max_rel:.3g} relative, "
+            f"above the tolerance {first.tolerance:g} ({len(wrong)} of {len(result.outputs)} "
+            "comparisons failed)",
+            str(path),
+            "please report this with the model; --dump-dir keeps the IR of every stage",
+        )
