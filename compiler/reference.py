@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jaxlib import xla_client
+
 from pai.dialects.mlir import parse, to_text
 from pai.runtime.errors import PassFailure
 

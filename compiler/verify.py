@@ -81,7 +81,8 @@ def verify_package(
         program: the simplified program, for its signature and weights.
         reference: text of the module as imported.
         path: the package.
-        inputs: arrays by name; random ones from ``seed`` for those not given.
+        inputs: arrays by name; random ones are drawn for those not given.
+        seed: of the random inputs.
 
     Raises:
         VerificationFailed: when an output is off by more than its tolerance.
