@@ -1,4 +1,4 @@
-"""Every kind of bad input: one line that says what, where and what next; a non-zero exit; no debris."""
+"""Bad input: one line that says what, where and what next; a non-zero exit; no debris."""
 
 from __future__ import annotations
 
