@@ -6,6 +6,11 @@ import functools
 import platform
 from pathlib import Path
 
+_SAME = (
+    *("sse", "sse2", "ssse3", "cx16", "popcnt", "avx", "avx2", "bmi2", "f16c", "fma", "movbe"),
+    *("xsave", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512ifma"),
+    "avx512vbmi",
+)
 # Linux's name in /proc/cpuinfo to LLVM's name of the feature (where they are the same: itself).
 _LINUX_TO_LLVM: dict[str, str] = {
     "pni": "sse3",
@@ -24,13 +29,7 @@ _LINUX_TO_LLVM: dict[str, str] = {
     "amx_tile": "amx-tile",
     "amx_int8": "amx-int8",
     "amx_bf16": "amx-bf16",
-} | {
-    name: name
-    for name in (
-        "sse sse2 ssse3 cx16 popcnt avx avx2 bmi2 f16c fma movbe xsave avx512f avx512bw avx512cd "
-        "avx512dq avx512vl avx512ifma avx512vbmi"
-    ).split()
-}
+} | {name: name for name in _SAME}
 
 
 @functools.cache

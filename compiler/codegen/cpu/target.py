@@ -9,9 +9,9 @@ from pai.runtime.errors import PaiError
 
 # The levels of the x86-64 psABI, in LLVM's feature names; each includes the ones before it.
 _ADDED: dict[str, tuple[str, ...]] = {
-    "x86-64-v2": tuple("sse sse2 sse3 ssse3 sse4.1 sse4.2 cx16 sahf popcnt".split()),
-    "x86-64-v3": tuple("avx avx2 bmi bmi2 f16c fma lzcnt movbe xsave".split()),
-    "x86-64-v4": tuple("avx512f avx512bw avx512cd avx512dq avx512vl".split()),
+    "x86-64-v2": ("sse", "sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "cx16", "sahf", "popcnt"),
+    "x86-64-v3": ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"),
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 }
 _VECTOR_BITS = {"x86-64-v2": 128, "x86-64-v3": 256, "x86-64-v4": 512}
 LEVELS = tuple(_ADDED)

@@ -5,8 +5,8 @@ helpers) in the dialects arith, math, scf, cf, vector, memref, index, func and l
 
 What the object looks like (LLVM's execution engine uses the large code model, PIC):
 
-- sections to load: ``.ltext`` (code), ``.lrodata*`` (constants; mergeable), rarely ``.ldata.rel.ro``
-  and ``.lbss``; the plain names (``.text``, ``.rodata*``, ``.data``) stay empty but may occur;
+- sections to load: ``.ltext`` (code), ``.lrodata*`` (constants; mergeable), rarely
+  ``.ldata.rel.ro`` and ``.lbss``; the plain names (``.text``, ``.rodata*``) may occur, empty;
 - relocations: R_X86_64_GOTPC64 (29, against ``_GLOBAL_OFFSET_TABLE_``), R_X86_64_GOTOFF64 (25,
   constants and own functions), R_X86_64_GOT64 (27, external functions: an offset in the table),
   and PC32, PLT32, PC64, 64 in principle;
@@ -26,9 +26,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch_mlir import _mlir_libs, ir, passmanager
+
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.runtime.errors import PassFailure
-from torch_mlir import _mlir_libs, ir, passmanager
 
 PIPELINE = (
     "canonicalize,cse,convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
@@ -41,11 +42,11 @@ OPT_LEVEL = 3
 
 
 class _Handle(ctypes.Structure):
-    _fields_ = [("pointer", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("pointer", ctypes.c_void_p)]
 
 
 class _StringRef(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_char_p), ("length", ctypes.c_size_t)]  # noqa: RUF012
+    _fields_ = [("data", ctypes.c_char_p), ("length", ctypes.c_size_t)]
 
 
 def version() -> str:
@@ -104,7 +105,7 @@ def _set_processor(module: ir.Module, target: CpuTarget) -> None:
 
 def _object_of(module: ir.Module, name: str) -> bytes:
     library = _library()
-    handle = _Handle(_pointer(module._CAPIPtr))  # noqa: SLF001
+    handle = _Handle(_pointer(module._CAPIPtr))
     engine = library.mlirExecutionEngineCreate(handle, OPT_LEVEL, 0, None, True, True)
     if not engine.pointer:
         raise PassFailure("LLVM refused the module", f"kernel {name}")
