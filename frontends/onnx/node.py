@@ -7,7 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from pai.runtime.errors import UnsupportedOp
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a traced value comes from: an input of the model, or a tensor stored in it.
+
+    Args:
+        name: the user's name of it.
+        load: reads a stored tensor; None for an input.
+    """
+
+    name: str
+    load: Callable[[], np.ndarray] | None = None
+
+
+def _unknown(_value: Any) -> Origin | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,9 @@ class Node:
         outputs: names of the outputs; "" for one that is not wanted.
         run_graph: evaluates a subgraph attribute: (graph, inputs) to its outputs; values of the
             enclosing scope are visible inside it.
-        output_types: per output, the (dtype, shape) the model itself states, or None.
+        output_types: per output, the (dtype, shape) the model itself states, or None; open
+            dimensions are -1.
+        origin: a traced value to where it comes from, when it is an argument of the program.
     """
 
     name: str
@@ -34,6 +54,7 @@ class Node:
     outputs: Sequence[str]
     run_graph: Callable[..., tuple[Any, ...]]
     output_types: Sequence[tuple[np.dtype, tuple[int, ...]] | None] = ()
+    origin: Callable[[Any], Origin | None] = _unknown
 
     def attr(self, key: str, default: Any = None) -> Any:
         """Return attribute ``key`` or ``default``."""
@@ -45,10 +66,18 @@ class Node:
         return UnsupportedOp(why, f"node '{self.name}' ({domain}{self.op_type})", hint)
 
     def concrete(self, value: Any, what: str) -> np.ndarray:
-        """Return ``value`` as a NumPy array; raises UnsupportedOp when it is only known at run time."""
+        """Return ``value`` as a NumPy array, reading it from the model where it is stored.
+
+        Raises:
+            UnsupportedOp: when it is only known at run time.
+        """
         if isinstance(value, (np.ndarray, np.generic, int, float, bool)):
             return np.asarray(value)
+        origin = self.origin(value)
+        if origin is not None and origin.load is not None:
+            return origin.load()
+        which = f" (input '{origin.name}')" if origin is not None else ""
         raise self.refuse(
-            f"its {what} depends on the data, so shapes would too",
+            f"its {what}{which} depends on the data, so shapes would too",
             "export the model with this value as a constant",
         )

@@ -11,19 +11,26 @@ from typing import Any
 Handler = Callable[..., Any]
 
 _TABLE: dict[tuple[str, str], list[tuple[int, Handler]]] = {}
+_STAGED: set[Handler] = set()
 
 
-def op(name: str, since: int = 1, domain: str = "") -> Callable[[Handler], Handler]:
+def op(
+    name: str, since: int = 1, domain: str = "", *, folds: bool = True
+) -> Callable[[Handler], Handler]:
     """Register a handler for operator ``name`` from opset version ``since`` on.
 
     The handler is called as ``handler(node, *inputs)``. A later registration with a higher
-    ``since`` takes over from that version.
+    ``since`` takes over from that version. When every input is concrete, the handler is run at
+    once and its results become NumPy arrays; ``folds=False`` turns this off for handlers that
+    decide themselves (control flow, random numbers, results far larger than the inputs).
     """
 
     def register(handler: Handler) -> Handler:
         versions = _TABLE.setdefault((domain, name), [])
         versions.append((since, handler))
         versions.sort(key=lambda entry: entry[0])
+        if not folds:
+            _STAGED.add(handler)
         return handler
 
     return register
@@ -36,6 +43,11 @@ def lookup(domain: str, name: str, version: int) -> Handler | None:
         if since <= version:
             found = handler
     return found
+
+
+def folds(handler: Handler) -> bool:
+    """Return whether the handler may be run at once on concrete inputs."""
+    return handler not in _STAGED
 
 
 def registered() -> dict[tuple[str, str], list[int]]:

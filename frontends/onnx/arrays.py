@@ -1,0 +1,44 @@
+"""Small things every operator family needs: which array module to use, axes, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+# Concrete results with more elements than this are traced instead: they would be large constants.
+CONCRETE_LIMIT = 65536
+
+
+def is_concrete(*values: Any) -> bool:
+    """Return whether every value (None aside) is known now."""
+    return all(value is None or isinstance(value, (np.ndarray, np.generic)) for value in values)
+
+
+def xp(*values: Any) -> ModuleType:
+    """Return ``numpy`` when every value is concrete, else ``jax.numpy``."""
+    return np if is_concrete(*values) else jnp
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """Return a possibly negative axis as a non-negative one.
+
+    Raises:
+        ValueError: when it is out of range.
+    """
+    if not -rank <= axis < max(rank, 1):
+        raise ValueError(f"axis {axis} is out of range for rank {rank}")
+    return axis % rank if rank else 0
+
+
+def axes_of(axes: Iterable[int], rank: int) -> tuple[int, ...]:
+    """Return sorted non-negative axes."""
+    return tuple(sorted(axis_of(int(axis), rank) for axis in axes))
+
+
+def ints(value: Any) -> list[int]:
+    """Return a concrete integer array as a list of Python ints."""
+    return [int(item) for item in np.asarray(value).reshape(-1)]

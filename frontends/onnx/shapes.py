@@ -1,0 +1,189 @@
+"""Binding the open dimensions of a model's inputs to the sizes the user gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ValueInfoProto
+
+from pai.frontends.onnx.tensors import numpy_dtype
+from pai.runtime.errors import InvalidShape, UnsupportedOp
+
+Dimension = int | str | None
+
+
+@dataclass(frozen=True)
+class Input:
+    """A graph input as the model declares it: a dimension is a size, a name, or None."""
+
+    name: str
+    dtype: np.dtype
+    dims: tuple[Dimension, ...] | None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the user said: sizes of named dimensions, and whole shapes of inputs."""
+
+    named: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def declared(value: ValueInfoProto, where: str) -> Input:
+    """Return the declared type of a graph input.
+
+    Raises:
+        UnsupportedOp: for an input that is not a tensor of numbers.
+    """
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        what = (kind or "untyped").removesuffix("_type")
+        raise UnsupportedOp(
+            f"input '{value.name}' is of type {what}; only tensors can be inputs", where
+        )
+    tensor = value.type.tensor_type
+    dtype = numpy_dtype(tensor.elem_type, f"{where}: input '{value.name}'")
+    if dtype == np.dtype(object):
+        raise UnsupportedOp(f"input '{value.name}' holds strings", where, "tokenize outside")
+    if not tensor.HasField("shape"):
+        return Input(value.name, dtype, None)
+    dims: list[Dimension] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(dim.dim_value if dim.dim_value >= 0 else None)
+        else:
+            dims.append(dim.dim_param or None)
+    return Input(value.name, dtype, tuple(dims))
+
+
+def parse_sizes(specs: Sequence[str]) -> Sizes:
+    """Parse ``batch=8,seq=128`` and ``INPUT:1,3,224,224`` (several joined by ``;`` too).
+
+    Raises:
+        InvalidShape: when a text is neither.
+    """
+    sizes = Sizes()
+    for spec in (part.strip() for text in specs for part in text.split(";")):
+        whole = re.fullmatch(r"(.+):\s*((?:\d+\s*(?:,\s*\d+\s*)*)?)", spec)
+        if whole:
+            name, dims = whole.groups()
+            shape = tuple(int(size) for size in dims.split(",")) if dims.strip() else ()
+            if sizes.inputs.setdefault(name, shape) != shape:
+                raise InvalidShape(f"input '{name}' is given two shapes", f"--shape {spec}")
+            continue
+        for part in filter(None, (part.strip() for part in spec.split(","))):
+            named = re.fullmatch(r"(.+?)\s*=\s*(\d+)", part)
+            if not named:
+                raise InvalidShape(
+                    f"cannot read '{part}'",
+                    f"--shape {spec}",
+                    "write NAME=SIZE,... or INPUT:SIZE,SIZE,...",
+                )
+            name, size = named[1], int(named[2])
+            if sizes.named.setdefault(name, size) != size:
+                raise InvalidShape(f"dimension '{name}' is given two sizes", f"--shape {spec}")
+    return sizes
+
+
+def bind(inputs: Sequence[Input], specs: Sequence[str], where: str) -> list[tuple[int, ...]]:
+    """Return the static shape of each input.
+
+    Args:
+        inputs: the declared inputs.
+        specs: what the user gave, see ``parse_sizes``.
+        where: model file, for messages.
+
+    Raises:
+        InvalidShape: open dimensions, unknown names, or a shape that contradicts the model.
+    """
+    sizes = parse_sizes(specs)
+    named = dict(sizes.named)
+    _check_names(inputs, sizes, where)
+    for entry in inputs:
+        if entry.name in sizes.inputs:
+            _match(entry, sizes.inputs[entry.name], named, where)
+    shapes = [_close(entry, sizes, named) for entry in inputs]
+    if any(shape is None for shape in shapes):
+        raise _open_dimensions(inputs, named, sizes, where)
+    return [shape for shape in shapes if shape is not None]
+
+
+def _close(entry: Input, sizes: Sizes, named: dict[str, int]) -> tuple[int, ...] | None:
+    if entry.name in sizes.inputs:
+        return sizes.inputs[entry.name]
+    if entry.dims is None:
+        return None
+    shape = [named.get(dim) if isinstance(dim, str) else dim for dim in entry.dims]
+    return None if None in shape else tuple(size for size in shape if size is not None)
+
+
+def _check_names(inputs: Sequence[Input], sizes: Sizes, where: str) -> None:
+    known = {dim for entry in inputs for dim in entry.dims or () if isinstance(dim, str)}
+    names = [entry.name for entry in inputs]
+    for name in sizes.named:
+        if name not in known:
+            have = ", ".join(sorted(known)) or "none"
+            raise InvalidShape(
+                f"there is no dimension '{name}'", where, f"the named dimensions are: {have}"
+            )
+    for name in sizes.inputs:
+        if name not in names:
+            raise InvalidShape(
+                f"there is no input '{name}'", where, f"the inputs are: {', '.join(names)}"
+            )
+
+
+def _match(entry: Input, shape: tuple[int, ...], named: dict[str, int], where: str) -> None:
+    """Check a whole shape against the declaration; note what it says of named dimensions."""
+    if entry.dims is None:
+        return
+    text = ",".join(map(str, shape))
+    if len(shape) != len(entry.dims):
+        raise InvalidShape(
+            f"input '{entry.name}' has {len(entry.dims)} dimensions but '{text}' has {len(shape)}",
+            where,
+            f"the model declares {describe(entry)}",
+        )
+    for dim, size in zip(entry.dims, shape, strict=True):
+        want = named.setdefault(dim, size) if isinstance(dim, str) else dim
+        if want is not None and want != size:
+            what = (
+                f"dimension '{dim}' is both {want} and {size}"
+                if isinstance(dim, str)
+                else (f"'{text}' says {size} where the model has {want}")
+            )
+            raise InvalidShape(
+                f"input '{entry.name}': {what}", where, f"the model declares {describe(entry)}"
+            )
+
+
+def describe(entry: Input) -> str:
+    """Return ``name[batch,3,?]``."""
+    if entry.dims is None:
+        return f"{entry.name}[of unknown rank]"
+    return f"{entry.name}[{','.join('?' if d is None else str(d) for d in entry.dims)}]"
+
+
+def _open_dimensions(
+    inputs: Sequence[Input], named: dict[str, int], sizes: Sizes, where: str
+) -> InvalidShape:
+    """Return the error that lists the open inputs and what to type."""
+    left = [entry for entry in inputs if _close(entry, sizes, named) is None]
+    names: list[str] = []
+    wholes: list[str] = []
+    for entry in left:
+        dims = entry.dims
+        if dims is not None and None not in dims:
+            names += [d for d in dims if isinstance(d, str) and d not in names + list(named)]
+        else:
+            guess = [named.get(d, 1) if isinstance(d, str) else d or 1 for d in dims or ()]
+            wholes.append(f"--shape {entry.name}:{','.join(map(str, guess))}")
+    typed = [f"--shape {','.join(f'{name}=1' for name in names)}"] if names else []
+    return InvalidShape(
+        f"dimensions are left open: {', '.join(map(describe, left))}",
+        where,
+        f"give their sizes, e.g. {' '.join(typed + wholes)}",
+    )
