@@ -1,0 +1,1 @@
+"""Framework-neutral building blocks that JAX traces; shared by the ONNX and PyTorch frontends."""
