@@ -8,6 +8,7 @@ import jaxlib
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
 from jaxlib.mlir.dialects import chlo, func, sdy, stablehlo
+
 from pai.runtime.errors import InvalidModel, PassFailure
 
 JAXLIB_VERSION = "0.10.2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from pai.dialects.mlir import ir
 from pai.runtime.dtypes import DTYPES, NAMES
 from pai.runtime.errors import InvalidShape, UnsupportedOp

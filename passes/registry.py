@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-REGISTRY: dict[str, str] = {}
+REGISTRY: dict[str, str] = {
+    "pai-inline": "pai.passes.simplify.inline:Inline",
+    "pai-legalize": "pai.passes.simplify.legalize:Legalize",
+    "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
+    "pai-dce": "pai.passes.simplify.dce:DeadCode",
+}
