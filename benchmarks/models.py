@@ -66,8 +66,14 @@ def compile_once(path: Path, shapes: tuple[str, ...], devices: int, *flags: str)
         for shape in shapes:
             arguments += ["--shape", shape]
         try:
-            done = subprocess.run([sys.executable, "-m", "pai.cli", *arguments], capture_output=True,
-                                  text=True, timeout=TIME_LIMIT_S, check=False)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-m", "pai.cli", *arguments],
+                capture_output=True,
+                text=True,
+                timeout=TIME_LIMIT_S,
+                check=False,
+                cwd=folder,
+            )
         except subprocess.TimeoutExpired:
             return {"error": f"over {TIME_LIMIT_S} s"}
     if done.returncode:

@@ -85,6 +85,13 @@ class Compilation:
         return _made(self._code, "link")
 
     @property
+    def peak_bytes(self) -> int:
+        """The largest resident memory of this process and of its largest ended child, in bytes."""
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        return 1024 * (own + child)
+
+    @property
     def module(self) -> ir.Module:
         """The module that the last finished stage left."""
         return self._local.module if self._local is not None else self.program.module
@@ -198,13 +205,6 @@ def clone(module: ir.Module) -> ir.Module:
     """Return a copy of ``module`` in the same context."""
     with module.context:
         return parse(to_text(module, locations=True), ctx=module.context)
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory of this process and of its ended children, in bytes."""
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return 1024 * (own + children)
 
 
 def _made(value: T | None, stage: str) -> T:

@@ -66,11 +66,10 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.verify and state.output is not None:
             with progress.step("verify"):
                 verification = verify_package(state.program, state.reference, state.output)
-    facts = summary(state, verification)
     if arguments.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(summary(state, verification), indent=2))
     else:
-        print_summary(state, facts, explain=arguments.explain)
+        print_summary(state, verification, why=arguments.explain)
     return 0
 
 
