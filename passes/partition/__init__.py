@@ -1,1 +1,1 @@
-"""partition package."""
+"""Partition: from one program for all devices to the program of each."""

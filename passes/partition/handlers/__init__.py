@@ -1,0 +1,13 @@
+"""How each family of operations is localized; importing a family registers its handlers."""
+
+from pai.passes.partition.handlers import (  # noqa: F401
+    batched,
+    elementwise,
+    indexing,
+    linear,
+    reductions,
+    shapes,
+)
+from pai.passes.partition.handlers.base import HANDLERS, REPLICATE, Handler, Site
+
+__all__ = ["HANDLERS", "REPLICATE", "Handler", "Site"]

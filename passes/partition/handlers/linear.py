@@ -1,0 +1,95 @@
+"""dot_general and convolution."""
+
+from __future__ import annotations
+
+from pai.dialects.mlir import ir, stablehlo
+from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.rule import Factors, Rule
+
+
+def dot_rule(op: ir.Operation) -> Rule:
+    """Share batch dimensions; free ones follow their operand; contracting ones are reduced."""
+    numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+    out = Rule()
+    lhs = out.dims(shape(op.operands[0]))
+    rhs = out.dims(shape(op.operands[1]))
+    batch = list(numbers.lhs_batching_dimensions)
+    contract = list(numbers.lhs_contracting_dimensions)
+    for left, right in zip(
+        batch + contract,
+        [*numbers.rhs_batching_dimensions, *numbers.rhs_contracting_dimensions],
+        strict=True,
+    ):
+        rhs[right] = lhs[left]
+    result = [lhs[dim] for dim in batch]
+    result += [dims for i, dims in enumerate(lhs) if i not in batch + contract]
+    paired = set(numbers.rhs_batching_dimensions) | set(numbers.rhs_contracting_dimensions)
+    result += [dims for i, dims in enumerate(rhs) if i not in paired]
+    out.operands = [lhs, rhs]
+    out.results = [result]
+    return out
+
+
+def build_contraction(site: Site) -> list[ir.Value]:
+    """Multiply local shards, padded tails zeroed, and add over the contracted factors."""
+    results = {f for dims in site.rule.results[0] for f in dims}
+    inputs = {f for dims in site.rule.operands[0] for f in dims}
+    reduced = site.split_factors(sorted(inputs - results))
+    for operand in range(2):
+        element = site.operands[operand].type.element_type
+        zero = site.emit.constant(ir.RankedTensorType.get([], element), 0)
+        site.mask(operand, reduced, zero)
+    attributes = {}
+    for name in ("feature_group_count", "batch_group_count"):
+        if name in site.op.attributes:
+            attributes[name] = _groups(site, name)
+    out = site.clone(**attributes)
+    kind = "or" if str(out[0].type.element_type) == "i1" else "add"
+    return site.emit.all_reduce(out, kind, site.atoms(reduced))
+
+
+def _groups(site: Site, name: str) -> ir.Attribute:
+    """Return a group count divided by the shards of its factor, which is the first one."""
+    attr = ir.IntegerAttr(site.op.attributes[name])
+    if attr.value == 1:
+        return attr
+    return ir.IntegerAttr.get(attr.type, attr.value // site.count(0))
+
+
+def convolution_rule(op: ir.Operation) -> Rule:
+    """Split batch, features and groups; spatial dimensions are whole."""
+    numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+    lhs, rhs, res = shape(op.operands[0]), shape(op.operands[1]), shape(op.results[0])
+    features = ir.IntegerAttr(op.attributes["feature_group_count"]).value
+    batches = ir.IntegerAttr(op.attributes["batch_group_count"]).value
+    groups = features * batches
+    out = Rule()
+    if groups > 1:
+        out.factor(groups, even=True)
+    batch_in: Factors = (out.factor(lhs[numbers.input_batch_dimension] // batches),)
+    batch_out = batch_in
+    feature: Factors = (out.factor(rhs[numbers.kernel_input_feature_dimension]),)
+    outputs: Factors = (out.factor(rhs[numbers.kernel_output_feature_dimension] // groups),)
+    kernel_in = feature
+    if groups > 1:
+        # Blocks of a dimension (group, feature) are whole groups or nothing.
+        outputs = (0,)
+        kernel_in = ()
+        if features > 1:
+            feature = (0,)
+        else:
+            batch_in, batch_out = (0,), ()
+            feature = ()
+    out.operands = [[()] * len(lhs), [()] * len(rhs)]
+    out.results = [[()] * len(res)]
+    out.operands[0][numbers.input_batch_dimension] = batch_in
+    out.operands[0][numbers.input_feature_dimension] = feature
+    out.operands[1][numbers.kernel_input_feature_dimension] = kernel_in
+    out.operands[1][numbers.kernel_output_feature_dimension] = outputs
+    out.results[0][numbers.output_batch_dimension] = batch_out
+    out.results[0][numbers.output_feature_dimension] = outputs
+    return out
+
+
+register(Handler(dot_rule, build_contraction), "stablehlo.dot_general")
+register(Handler(convolution_rule, build_contraction), "stablehlo.convolution")

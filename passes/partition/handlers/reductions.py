@@ -1,0 +1,146 @@
+"""reduce, reduce_window and select_and_scatter."""
+
+from __future__ import annotations
+
+from pai.dialects.mlir import ir
+from pai.passes.partition.emit import REDUCTIONS, array_attr, identity, splat, tensor
+from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.shapes import ints
+from pai.passes.partition.rule import Factors, Rule, whole
+
+KINDS = {name: kind for kind, name in REDUCTIONS.items()}
+CHOOSERS = ("stablehlo.select", "stablehlo.maximum", "stablehlo.minimum")
+
+
+def reduction_kind(op: ir.Operation) -> str | None:
+    """Return the key of REDUCTIONS that the body of ``op`` computes, or None."""
+    block = op.regions[0].blocks[0]
+    ops = [inner.operation for inner in block.operations]
+    if len(ops) != 2 or len(block.arguments) != 2 or ops[0].name not in KINDS:
+        return None
+    operands = list(ops[0].operands)
+    arguments = list(block.arguments)
+    if operands not in (arguments, arguments[::-1]) or list(ops[1].operands) != [ops[0].result]:
+        return None
+    return KINDS[ops[0].name]
+
+
+def chooses(op: ir.Operation) -> bool:
+    """Whether every result of the body of ``op`` is one of its arguments, as in argmax.
+
+    Then combining a value twice, or the initial value more than once, changes nothing.
+    """
+    block = op.regions[0].blocks[0]
+    ops = [inner.operation for inner in block.operations]
+    return all(_is_choice(value, block) for value in ops[-1].operands)
+
+
+def _is_choice(value: ir.Value, block: ir.Block) -> bool:
+    if isinstance(value, ir.BlockArgument):
+        return value.owner == block
+    owner = value.owner
+    if owner.name not in CHOOSERS:
+        return False
+    parts = list(owner.operands)
+    return all(_is_choice(part, block) for part in parts[owner.name == CHOOSERS[0] :])
+
+
+def reduce_rule(op: ir.Operation) -> Rule:
+    """Share the kept dimensions; reduced ones too when partial results can be combined."""
+    inputs = len(op.operands) // 2
+    reduced = set(ints(op, "dimensions"))
+    partial = (inputs == 1 and reduction_kind(op) is not None) or chooses(op)
+    out = Rule()
+    dims: list[Factors] = [
+        (out.factor(size),) if partial or dim not in reduced else ()
+        for dim, size in enumerate(shape(op.operands[0]))
+    ]
+    out.operands = [dims] * inputs + [whole(0)] * inputs
+    out.results = [[f for dim, f in enumerate(dims) if dim not in reduced]] * inputs
+    return out
+
+
+def build_reduce(site: Site) -> list[ir.Value]:
+    """Reduce each shard, then combine the shards' results."""
+    dims = site.rule.operands[0]
+    reduced = site.split_factors([f for d in ints(site.op, "dimensions") for f in dims[d]])
+    if not reduced:
+        return site.clone()
+    kind = reduction_kind(site.op) if len(site.operands) == 2 else None
+    return _reduce_kind(site, kind, reduced) if kind else _reduce_choice(site, reduced)
+
+
+def _reduce_kind(site: Site, kind: str, reduced: list[int]) -> list[ir.Value]:
+    emit = site.emit
+    init = site.operands[1]
+    neutral_attr = splat(init.type, identity(kind, init.type.element_type))
+    neutral = emit.constant(init.type, identity(kind, init.type.element_type))
+    site.mask(0, reduced, neutral)
+    out = site.clone(operands=[site.operands[0], neutral])
+    out = emit.all_reduce(out, kind, site.atoms(reduced))
+    if constant_value(site.op.operands[1]) == neutral_attr:
+        return out
+    start = emit.broadcast(init, shape(out[0]), [])
+    return [emit.binary(REDUCTIONS[kind].removeprefix("stablehlo."), out[0], start)]
+
+
+def _reduce_choice(site: Site, reduced: list[int]) -> list[ir.Value]:
+    emit, half = site.emit, len(site.operands) // 2
+    inits = site.operands[half:]
+    for index in range(half):
+        site.mask(index, reduced, inits[index])
+    atoms = site.atoms(reduced)
+    stacked = []
+    for part in site.clone():
+        row = emit.unary("reshape", part, tensor([1, *shape(part)], part.type.element_type))
+        stacked.append(emit.all_gather(row, 0, atoms))
+    return site.clone(operands=[*stacked, *inits], dimensions=array_attr([0]))
+
+
+def constant_value(value: ir.Value) -> ir.Attribute | None:
+    """Return the attribute of a constant, or None."""
+    owner = None if isinstance(value, ir.BlockArgument) else value.owner
+    if owner is not None and owner.name in ("stablehlo.constant", "sdy.constant"):
+        return owner.attributes["value"]
+    return None
+
+
+def _windowed(op: ir.Operation) -> list[bool]:
+    """Return per dimension whether a window looks at more than the element itself."""
+    rank = op.operands[0].type.rank
+    out = [size != 1 for size in ints(op, "window_dimensions")]
+    for name in ("window_strides", "base_dilations"):
+        if name in op.attributes:
+            out = [a or b != 1 for a, b in zip(out, ints(op, name), strict=True)]
+    if "padding" in op.attributes:
+        edges = list(ir.DenseIntElementsAttr(op.attributes["padding"]))
+        out = [out[dim] or any(edges[2 * dim : 2 * dim + 2]) for dim in range(rank)]
+    return out
+
+
+def window_rule(op: ir.Operation) -> Rule:
+    """Share the dimensions without a window."""
+    inputs = len(op.operands) // 2
+    return _window_rule(op, inputs)
+
+
+def select_and_scatter_rule(op: ir.Operation) -> Rule:
+    """Share the dimensions without a window."""
+    return _window_rule(op, 2)
+
+
+def _window_rule(op: ir.Operation, inputs: int) -> Rule:
+    out = Rule()
+    sizes = shape(op.operands[0])
+    dims: list[Factors] = [
+        () if windowed else (out.factor(size),)
+        for size, windowed in zip(sizes, _windowed(op), strict=True)
+    ]
+    out.operands = [dims] * inputs + [whole(0)] * (len(op.operands) - inputs)
+    out.results = [dims] * len(op.results)
+    return out
+
+
+register(Handler(reduce_rule, build_reduce), "stablehlo.reduce")
+register(Handler(window_rule), "stablehlo.reduce_window")
+register(Handler(select_and_scatter_rule), "stablehlo.select_and_scatter")

@@ -1,0 +1,206 @@
+"""Operations that move elements: broadcast, reshape, transpose, slice, pad, concatenate, iota."""
+
+from __future__ import annotations
+
+from pai.dialects.mlir import ir
+from pai.passes.partition.emit import array_attr, tensor
+from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.rule import Factors, Rule, whole
+
+
+def ints(op: ir.Operation, name: str) -> list[int]:
+    """Return a dense i64 array attribute as a list."""
+    return list(op.attributes[name])
+
+
+def broadcast_rule(op: ir.Operation) -> Rule:
+    """Follow the operand where its size is kept; new and stretched dimensions are free."""
+    out = Rule()
+    sizes = shape(op.results[0])
+    results = out.dims(sizes)
+    dims = ints(op, "broadcast_dimensions")
+    kept = [size == sizes[dim] for size, dim in zip(shape(op.operands[0]), dims, strict=True)]
+    out.operands = [[results[dim] if keep else () for keep, dim in zip(kept, dims, strict=True)]]
+    out.results = [results]
+    return out
+
+
+def transpose_rule(op: ir.Operation) -> Rule:
+    """Permute the factors."""
+    out = Rule()
+    operand = out.dims(shape(op.operands[0]))
+    out.operands = [operand]
+    out.results = [[operand[dim] for dim in ints(op, "permutation")]]
+    return out
+
+
+def reshape_rule(op: ir.Operation) -> Rule:
+    """Cut both shapes at the products they share, and those pieces into common factors."""
+    source, target = shape(op.operands[0]), shape(op.results[0])
+    out = Rule(operands=[whole(len(source))], results=[whole(len(target))])
+    if 0 in source:
+        return out
+    i = j = 0
+    while i < len(source) and j < len(target):
+        start, begin = i, j
+        left, right = source[i], target[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right:
+                left, i = left * source[i], i + 1
+            else:
+                right, j = right * target[j], j + 1
+        _reshape_group(out, source, target, range(start, i), range(begin, j))
+    return out
+
+
+def _reshape_group(
+    rule: Rule, source: list[int], target: list[int], left: range, right: range
+) -> None:
+    """Give factors to one group of dimensions whose sizes have the same product."""
+    ends = sorted(_ends(source, left) | _ends(target, right))
+    pairs = list(zip([1, *ends], ends, strict=False))
+    simple = len(pairs) == 1
+    if any(after % before for before, after in pairs):
+        return
+    factors = [(rule.factor(b // a, even=not simple), a, b) for a, b in pairs]
+    for dims, sizes, out in (
+        (left, source, rule.operands[0]),
+        (right, target, rule.results[0]),
+    ):
+        begin = 1
+        for dim in dims:
+            end = begin * sizes[dim]
+            out[dim] = tuple(f for f, a, b in factors if begin <= a and b <= end)
+            begin = end
+
+
+def _ends(sizes: list[int], dims: range) -> set[int]:
+    out, product = set(), 1
+    for dim in dims:
+        product *= sizes[dim]
+        if sizes[dim] > 1:
+            out.add(product)
+    return out
+
+
+def _untouched(op: ir.Operation, untouched: list[bool], operands: int = 1) -> Rule:
+    """Share a factor on untouched dimensions; the others are whole. Extra operands are scalars."""
+    out = Rule()
+    target = shape(op.results[0])
+    dims: list[Factors] = [
+        (out.factor(size),) if keep else () for size, keep in zip(target, untouched, strict=True)
+    ]
+    extra = list(op.operands)[operands:]
+    out.operands = [dims] * operands + [whole(value.type.rank) for value in extra]
+    out.results = [dims]
+    return out
+
+
+def slice_rule(op: ir.Operation) -> Rule:
+    """Keep dimensions that are taken whole."""
+    return _untouched(
+        op, [a == b for a, b in zip(shape(op.operands[0]), shape(op.results[0]), strict=True)]
+    )
+
+
+def build_slice(site: Site) -> list[ir.Value]:
+    """Slice with local limits."""
+    limits = ints(site.op, "limit_indices")
+    for dim, factors in enumerate(site.rule.results[0]):
+        if factors:
+            limits[dim] = shape(site.operands[0])[dim]
+    return site.clone(limit_indices=array_attr(limits))
+
+
+def pad_rule(op: ir.Operation) -> Rule:
+    """Keep dimensions without padding."""
+    edges = zip(
+        ints(op, "edge_padding_low"),
+        ints(op, "edge_padding_high"),
+        ints(op, "interior_padding"),
+        strict=True,
+    )
+    return _untouched(op, [not any(edge) for edge in edges])
+
+
+def concatenate_rule(op: ir.Operation) -> Rule:
+    """Keep every dimension but the concatenated one."""
+    dimension = ir.IntegerAttr(op.attributes["dimension"]).value
+    rank = op.results[0].type.rank
+    return _untouched(op, [dim != dimension for dim in range(rank)], len(op.operands))
+
+
+def reverse_rule(op: ir.Operation) -> Rule:
+    """Keep dimensions that are not reversed."""
+    reversed_ = ints(op, "dimensions")
+    return _untouched(op, [dim not in reversed_ for dim in range(op.results[0].type.rank)])
+
+
+def source_rule(op: ir.Operation) -> Rule:
+    """Leave every dimension free: the operation has no operands."""
+    out = Rule()
+    out.results = [out.dims(shape(op.results[0]))]
+    return out
+
+
+def build_iota(site: Site) -> list[ir.Value]:
+    """Count from this device's offset."""
+    dim = ir.IntegerAttr(site.op.attributes["iota_dimension"]).value
+    atoms = site.layout()[dim]
+    (iota,) = site.clone()
+    if not atoms:
+        return [iota]
+    emit = site.emit
+    element = iota.type.element_type
+    start = emit.offset(atoms, shape(iota)[dim])
+    start = emit.unary("convert", start, tensor([], element))
+    return [emit.binary("add", iota, emit.broadcast(start, shape(iota), []))]
+
+
+def build_constant(site: Site) -> list[ir.Value]:
+    """Shrink a splat; cut this device's block out of anything else."""
+    value = site.op.attributes["value"]
+    target = site.type()
+    emit = site.emit
+    full = site.op.results[0].type
+    if not any(site.layout()):
+        return [emit.op("stablehlo.constant", [full], [], {"value": value}).result]
+    if ir.DenseElementsAttr.isinstance(value) and ir.DenseElementsAttr(value).is_splat:
+        small = ir.DenseElementsAttr(value).get_splat_value()
+        attr = ir.DenseElementsAttr.get_splat(target, small)
+        return [emit.op("stablehlo.constant", [target], [], {"value": attr}).result]
+    out = emit.op("stablehlo.constant", [full], [], {"value": value}).result
+    for dim, atoms in enumerate(site.layout()):
+        if atoms:
+            out = emit.block(out, dim, atoms)
+    return [out]
+
+
+def dynamic_slice_rule(op: ir.Operation) -> Rule:
+    """Keep dimensions that are taken whole: their start can only be zero."""
+    return slice_rule(op)
+
+
+def build_dynamic_slice(site: Site) -> list[ir.Value]:
+    """Slice with local sizes."""
+    return site.clone(slice_sizes=array_attr(list(site.type().shape)))
+
+
+def update_slice_rule(op: ir.Operation) -> Rule:
+    """Keep dimensions that are updated whole."""
+    same = [a == b for a, b in zip(shape(op.operands[0]), shape(op.operands[1]), strict=True)]
+    return _untouched(op, same, 2)
+
+
+register(Handler(broadcast_rule), "stablehlo.broadcast_in_dim")
+register(Handler(transpose_rule), "stablehlo.transpose")
+register(Handler(reshape_rule), "stablehlo.reshape")
+register(Handler(slice_rule, build_slice), "stablehlo.slice")
+register(Handler(pad_rule), "stablehlo.pad")
+register(Handler(concatenate_rule), "stablehlo.concatenate")
+register(Handler(reverse_rule), "stablehlo.reverse")
+register(Handler(source_rule, build_iota), "stablehlo.iota")
+register(Handler(source_rule, build_constant), "stablehlo.constant", "sdy.constant")
+register(Handler(dynamic_slice_rule, build_dynamic_slice), "stablehlo.dynamic_slice")
+register(Handler(update_slice_rule), "stablehlo.dynamic_update_slice")

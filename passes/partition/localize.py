@@ -1,0 +1,415 @@
+"""pai-localize: turn a module whose values carry shardings into the program of one device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pai.dialects.mlir import ir, sdy
+from pai.dialects.sdy import mesh_from_module, mesh_ops, sharding_from_attr
+from pai.dialects.types import dtype_name, is_static_tensor
+from pai.passes.base import Pass
+from pai.passes.partition.control import CONTROL, STRUCTURE
+from pai.passes.partition.emit import Emitter, tensor
+from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
+from pai.passes.partition.layout import Grid, Layout, replicated
+from pai.passes.partition.report import Replication
+from pai.passes.partition.reshard import reshard
+from pai.passes.partition.rule import Rule, Vote, assign, layout_of
+from pai.runtime.dtypes import itemsize
+from pai.runtime.errors import InvalidSharding, PassFailure, UnsupportedOp
+from pai.runtime.mesh import Mesh, Sharding
+
+COLLECTIVES = frozenset(
+    f"stablehlo.{name}"
+    for name in "all_reduce all_gather reduce_scatter all_to_all collective_permute "
+    "collective_broadcast partition_id replica_id".split()
+)
+
+
+@dataclass(frozen=True)
+class Localize(Pass):
+    """Give every value its local type and put collectives where layouts meet.
+
+    Before, after pai-propagate::
+
+        %0 = stablehlo.dot_general %x, %w {sdy.sharding = <[<@mesh, [{"x"}, {}]>]>}
+            : (tensor<8x16xf32>, tensor<16x4xf32>) -> tensor<8x4xf32>
+
+    After, on two devices::
+
+        %0 = stablehlo.dot_general %x, %w : (tensor<4x16xf32>, tensor<16x4xf32>) -> tensor<4x4xf32>
+
+    Args:
+        strict: refuse, instead of gathering, an operand that an operation needs whole.
+    """
+
+    name: ClassVar[str] = "pai-localize"
+    strict: bool = False
+
+    def run(self, module: ir.Module) -> None:
+        """Rewrite ``module`` in place; see `localize`."""
+        localize(module, strict=self.strict)
+
+
+@dataclass
+class Localized:
+    """What localizing a module found out."""
+
+    mesh: Mesh
+    arguments: tuple[Sharding, ...] = ()
+    results: tuple[Sharding, ...] = ()
+    replicated: list[Replication] = field(default_factory=list)
+    uneven_arguments: list[tuple[int, int, int, int]] = field(default_factory=list)
+    uneven_results: list[tuple[int, int, int, int]] = field(default_factory=list)
+
+
+def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = False) -> Localized:
+    """Make ``@main`` of a propagated module local, in place.
+
+    Raises:
+        InvalidSharding: no mesh, an unreduced value, or with ``strict`` an operand that has to be
+            gathered because its operation has no sharded form.
+        UnsupportedOp: an operation that means nothing in a partitioned program.
+        PassFailure: the result does not verify (a bug here, never a wrong program).
+    """
+    mesh = mesh or mesh_from_module(module)
+    if mesh is None:
+        raise InvalidSharding("the module has no sdy.mesh", hint="run the strategy stage first")
+    out = Localized(mesh)
+    with module.context, ir.Location.unknown():
+        grid = Grid(mesh, _cuts(module))
+        mains = [op for op in module.body.operations if op.operation.name == "func.func"]
+        if len(mains) != 1:
+            raise PassFailure(
+                f"pai-localize wants one function but the module has {len(mains)}",
+                hint="run the simplify stage first",
+            )
+        Localizer(grid, out, strict=strict).function(mains[0].operation)
+        for op in list(mesh_ops(module)):
+            op.operation.erase()
+        try:
+            module.operation.verify()
+        except ir.MLIRError as error:
+            raise PassFailure(f"pai-localize made an invalid module: {error}") from error
+    return out
+
+
+def unsharded(module: ir.Module) -> tuple[tuple[Sharding, ...], tuple[Sharding, ...]]:
+    """Drop the shardings of a module for one device, in place; return those left: none."""
+    main = module.operation
+    for op in _walk(module.operation):
+        if "sdy.sharding" in op.attributes:
+            del op.attributes["sdy.sharding"]
+        if op.name == "func.func" and ir.StringAttr(op.attributes["sym_name"]).value == "main":
+            main = op
+    with module.context:
+        for name, attr in _without_shardings(main).items():
+            main.attributes[name] = attr
+    kind = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
+    return (
+        tuple(Sharding.replicated(len(t.shape)) for t in kind.inputs),
+        tuple(Sharding.replicated(len(t.shape)) for t in kind.results),
+    )
+
+
+def speaks_shardy(module: ir.Module) -> bool:
+    """Whether the module holds sdy operations other than meshes."""
+    return any(
+        op.name.startswith("sdy.") and op.name != "sdy.mesh" for op in _walk(module.operation)
+    )
+
+
+def _walk(op: ir.Operation) -> Iterator[ir.Operation]:
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                yield inner.operation
+                yield from _walk(inner.operation)
+
+
+def _cuts(module: ir.Module) -> dict[str, frozenset[int]]:
+    """Return where the sub-axes of every sharding cut each axis."""
+    attrs: set[ir.Attribute] = set()
+    for op in _walk(module.operation):
+        names = SHARDING_ATTRIBUTES.get(op.name, ("sdy.sharding",))
+        for name in names:
+            if name in op.attributes:
+                attrs |= set(_shardings(op.attributes[name]))
+        if op.name == "func.func":
+            attrs |= {a for kind in ("arg_attrs", "res_attrs") for a in _func_attrs(op, kind) if a}
+    cuts: dict[str, set[int]] = {}
+    for attr in attrs:
+        for axes in sharding_from_attr(attr).dims:
+            for axis in axes:
+                if axis.sub_size is not None:
+                    ends = {axis.pre_size, axis.pre_size * axis.sub_size}
+                    cuts.setdefault(axis.name, set()).update(ends)
+    return {name: frozenset(ends) for name, ends in cuts.items()}
+
+
+_OUT = ("out_sharding",)
+SHARDING_ATTRIBUTES = {
+    "sdy.reshard": ("sharding",),
+    "sdy.sharding_constraint": ("sharding",),
+    "sdy.manual_computation": ("in_shardings", "out_shardings"),
+    **dict.fromkeys(
+        (
+            "sdy.all_gather",
+            "sdy.all_slice",
+            "sdy.all_to_all",
+            "sdy.collective_permute",
+            "sdy.all_reduce",
+            "sdy.reduce_scatter",
+        ),
+        _OUT,
+    ),
+}
+
+
+def _shardings(attr: ir.Attribute) -> list[ir.Attribute]:
+    if sdy.TensorShardingPerValueAttr.isinstance(attr):
+        return list(sdy.TensorShardingPerValueAttr(attr).shardings)
+    return [attr]
+
+
+def _func_attrs(op: ir.Operation, kind: str) -> list[ir.Attribute | None]:
+    if kind not in op.attributes:
+        return []
+    dicts = [ir.DictAttr(entry) for entry in ir.ArrayAttr(op.attributes[kind])]
+    return [e["sdy.sharding"] if "sdy.sharding" in e else None for e in dicts]
+
+
+class Localizer:
+    """Walks a function and appends its local form, block by block.
+
+    Args:
+        grid: the devices.
+        out: where to record replications and shardings.
+        strict: see Localize.
+    """
+
+    def __init__(self, grid: Grid, out: Localized, *, strict: bool) -> None:
+        self.grid = grid
+        self.out = out
+        self.strict = strict
+        self.emit = Emitter(grid)
+        self.values: dict[ir.Value, tuple[ir.Value, Layout]] = {}
+        self.manual = 0
+        self._layouts: dict[ir.Attribute, Layout] = {}
+
+    # Layouts.
+
+    def layout(self, attr: ir.Attribute | None, rank: int) -> Layout:
+        """Return the layout an sdy.sharding attribute says; none is replicated."""
+        if attr is None:
+            return replicated(rank)
+        if attr not in self._layouts:
+            if sdy.TensorShardingAttr(attr).unreduced_axes:
+                raise InvalidSharding(f"unreduced axes are not supported: {attr}")
+            self._layouts[attr] = self.grid.layout(sharding_from_attr(attr))
+        found = self._layouts[attr]
+        return found if len(found) == rank else replicated(rank)
+
+    def layouts(self, op: ir.Operation, name: str, values: Sequence[ir.Value]) -> list[Layout]:
+        """Return the layouts that attribute ``name`` of ``op`` gives ``values``."""
+        if name not in op.attributes:
+            return [replicated(_rank(value)) for value in values]
+        attrs = _shardings(op.attributes[name])
+        return [self.layout(a, _rank(value)) for a, value in zip(attrs, values, strict=True)]
+
+    def local_type(self, kind: ir.Type, layout: Layout) -> ir.Type:
+        """Return the type of a shard."""
+        if not any(layout):
+            return kind
+        return tensor(self.grid.local_shape(kind.shape, layout), kind.element_type)
+
+    def get(self, value: ir.Value, layout: Layout) -> ir.Value:
+        """Return the local form of a global ``value`` in ``layout``."""
+        local, have = self.values[value]
+        if have == layout:
+            return local
+        return reshard(self.emit, local, value.type.shape, have, layout)
+
+    # Structure.
+
+    def function(self, op: ir.Operation) -> None:
+        """Replace a function by its local form."""
+        old = op.regions[0].blocks[0]
+        kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
+        arguments = [
+            self.layout(attr, _rank(value))
+            for attr, value in zip(
+                _func_attrs(op, "arg_attrs") or [None] * len(kind.inputs),
+                old.arguments,
+                strict=True,
+            )
+        ]
+        returned = list(old.operations)[-1].operation.operands
+        attrs = _func_attrs(op, "res_attrs") or [None] * len(kind.results)
+        results = [self.layout(a, _rank(v)) for a, v in zip(attrs, returned, strict=True)]
+        inputs = [self.local_type(t, a) for t, a in zip(kind.inputs, arguments, strict=True)]
+        outputs = [self.local_type(t, a) for t, a in zip(kind.results, results, strict=True)]
+        with op.location, ir.InsertionPoint(op):
+            new = self.emit.op("func.func", [], [], _without_shardings(op), regions=1)
+        new.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
+        locs = [value.location for value in old.arguments]
+        block = new.regions[0].blocks.append(*inputs, arg_locs=locs)
+        for value, local, layout in zip(old.arguments, block.arguments, arguments, strict=True):
+            self.values[value] = (local, layout)
+        self.block(old, block, results, "func.return")
+        self.out.arguments = tuple(self.grid.sharding(layout) for layout in arguments)
+        self.out.results = tuple(self.grid.sharding(layout) for layout in results)
+        self.out.uneven_arguments += self._uneven(kind.inputs, arguments)
+        self.out.uneven_results += self._uneven(kind.results, results)
+        op.erase()
+
+    def _uneven(
+        self, types: Sequence[ir.Type], layouts: Sequence[Layout]
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (index, dimension, size, shards) of what is padded."""
+        for index, (kind, layout) in enumerate(zip(types, layouts, strict=True)):
+            for dim, atoms in enumerate(layout):
+                count = self.grid.count(atoms)
+                if kind.shape[dim] % count:
+                    yield index, dim, kind.shape[dim], count
+
+    def block(
+        self, old: ir.Block, new: ir.Block, results: Sequence[Layout], terminator: str | None
+    ) -> list[ir.Value]:
+        """Append the local form of ``old`` to ``new``; return what it returns, in ``results``.
+
+        With a ``terminator``, end the block with that operation.
+        """
+        self.emit.enter_block()
+        with ir.InsertionPoint(new):
+            returned = self.operations(old, results)
+            if terminator:
+                with list(old.operations)[-1].location:
+                    self.emit.op(terminator, [], returned)
+        self.emit.leave_block()
+        return returned
+
+    def operations(self, old: ir.Block, results: Sequence[Layout]) -> list[ir.Value]:
+        """Append the local form of a block's operations; return its results in ``results``."""
+        *body, last = [op.operation for op in old.operations]
+        for op in body:
+            with op.location:
+                self.operation(op)
+        with last.location:
+            return [self.get(v, a) for v, a in zip(last.operands, results, strict=True)]
+
+    def operation(self, op: ir.Operation) -> None:
+        """Append the local form of one operation."""
+        name = op.name
+        if name in STRUCTURE:
+            STRUCTURE[name](self, op)
+        elif name in SHARDING_ATTRIBUTES:
+            self._reshard(op)
+        elif name in CONTROL:
+            CONTROL[name](self, op)
+        else:
+            self._compute(op)
+
+    def _reshard(self, op: ir.Operation) -> None:
+        # The handlers return complete values, so an sdy.all_reduce only says a layout here.
+        (target,) = self.layouts(op, SHARDING_ATTRIBUTES[op.name][0], op.results)
+        source = op.operands[0]
+        self.values[op.results[0]] = (self.get(source, target), target)
+
+    def _compute(self, op: ir.Operation) -> None:
+        self._check(op)
+        handler = HANDLERS.get(op.name, REPLICATE)
+        rule = handler.rule(op)
+        if rule is None:
+            handler = REPLICATE
+            rule = handler.rule(op) or Rule()
+        operands = list(op.operands)
+        have = [self.values[value][1] for value in operands]
+        wanted = self.layouts(op, "sdy.sharding", op.results)
+        if not any(map(any, have)) and not any(map(any, wanted)):
+            axes = [()] * len(rule.sizes)
+        else:
+            axes = assign(rule, self.grid, _votes(rule, op, have, wanted))
+        need = [layout_of(dims, axes) for dims in rule.operands]
+        self._account(op, rule, have, need)
+        locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
+        site = Site(op, rule, list(axes), locals_, self.emit)
+        for index, local in enumerate(handler.build(site)):
+            self.values[op.results[index]] = (local, site.layout(index))
+            if site.layout(index) != wanted[index]:
+                value = op.results[index]
+                self.values[value] = (self.get(value, wanted[index]), wanted[index])
+
+    def _check(self, op: ir.Operation) -> None:
+        if op.name in COLLECTIVES and not self.manual:
+            raise UnsupportedOp(f"{op.name} has no meaning before partitioning", str(op.location))
+        for value in (*op.operands, *op.results):
+            if not is_static_tensor(value.type):
+                raise UnsupportedOp(
+                    f"{op.name} on {value.type} cannot be partitioned",
+                    str(op.location),
+                    "the simplify stage leaves tensors of static shape only",
+                )
+
+    def _account(
+        self, op: ir.Operation, rule: Rule, have: Sequence[Layout], need: Sequence[Layout]
+    ) -> None:
+        """Record operands that are gathered because their dimensions have no factor."""
+        extra = 0
+        for value, dims, before, after in zip(op.operands, rule.operands, have, need, strict=True):
+            if any(atoms and not factors for atoms, factors in zip(before, dims, strict=True)):
+                extra += self._bytes(value, after) - self._bytes(value, before)
+        if not extra:
+            return
+        location = str(op.location)
+        if self.strict:
+            raise InvalidSharding(
+                f"{op.name} has no sharded form along a split dimension of its operand",
+                location,
+                "leave that dimension whole, or allow replication",
+            )
+        self.out.replicated.append(Replication(op.name, location, extra))
+
+    def _bytes(self, value: ir.Value, layout: Layout) -> int:
+        size = itemsize(dtype_name(value.type))
+        for dim in self.grid.local_shape(value.type.shape, layout):
+            size *= dim
+        return size
+
+
+def _rank(value: ir.Value) -> int:
+    return value.type.rank if is_static_tensor(value.type) else 0
+
+
+def _votes(
+    rule: Rule, op: ir.Operation, have: Sequence[Layout], wanted: Sequence[Layout]
+) -> Iterator[Vote]:
+    for dims, layout, value in zip(rule.results, wanted, op.results, strict=True):
+        yield Vote(dims, layout, 2 * _elements(value) + 1)
+    for dims, layout, value in zip(rule.operands, have, op.operands, strict=True):
+        yield Vote(dims, layout, 2 * _elements(value))
+
+
+def _elements(value: ir.Value) -> int:
+    out = 1
+    for size in value.type.shape:
+        out *= size
+    return out
+
+
+def _without_shardings(op: ir.Operation) -> dict[str, ir.Attribute]:
+    """Return a function's attributes without those of Shardy."""
+    out: dict[str, ir.Attribute] = {}
+    for named in op.attributes:
+        name = getattr(named, "name", named)
+        attr = op.attributes[name]
+        if name in ("arg_attrs", "res_attrs"):
+            dicts = [
+                {n.name: n.attr for n in ir.DictAttr(entry) if not n.name.startswith("sdy.")}
+                for entry in ir.ArrayAttr(attr)
+            ]
+            attr = ir.ArrayAttr.get([ir.DictAttr.get(entry) for entry in dicts])
+        out[name] = attr
+    return out

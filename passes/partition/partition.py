@@ -1,0 +1,100 @@
+"""Partition: propagate the shardings, make the module local, tidy its collectives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pai.dialects.mlir import ir, run_pipeline
+from pai.dialects.sdy import mesh_from_module, mesh_ops, set_mesh
+from pai.dialects.types import dtype_name, num_elements
+from pai.passes.partition.localize import Localized, localize, speaks_shardy, unsharded
+from pai.passes.partition.optimize_collectives import OptimizeCollectives, collectives
+from pai.passes.partition.propagate import Propagate
+from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport
+from pai.runtime.dtypes import itemsize
+from pai.runtime.errors import InvalidSharding
+from pai.runtime.mesh import Mesh
+
+CLEAN_UP = "canonicalize,cse"
+
+
+def partition(
+    module: ir.Module,
+    mesh: Mesh,
+    *,
+    strict: bool = False,
+    dump_dir: str | Path | None = None,
+    time_limit: float = 600.0,
+) -> LocalModule:
+    """Turn a module with sharded arguments into the program of one device, in place.
+
+    Args:
+        module: simplified StableHLO, one function; arguments may carry ``sdy.sharding``.
+        mesh: the devices; has to be the module's ``sdy.mesh``, which is added when absent.
+        strict: refuse to gather an operand that its operation needs whole.
+        dump_dir: where the module is written if Shardy fails.
+        time_limit: seconds Shardy may take.
+
+    Returns:
+        The local module (the same object, rewritten) with the layouts of arguments and results.
+
+    Raises:
+        InvalidSharding: the meshes differ, or see ``strict``.
+        UnsupportedOp: an operation that cannot be partitioned.
+        PassFailure: Shardy failed, crashed or took too long.
+    """
+    found = mesh_from_module(module)
+    if found is not None and found != mesh:
+        raise InvalidSharding(f"the module is for mesh {found.axes}, not {mesh.axes}")
+    if mesh.num_devices == 1 and not speaks_shardy(module):
+        return _one_device(module, mesh)
+    if found is None:
+        set_mesh(module, mesh)
+    Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit).run(module)
+    out = localize(module, mesh=mesh, strict=strict)
+    run_pipeline(module, CLEAN_UP)
+    OptimizeCollectives().run(module)
+    run_pipeline(module, CLEAN_UP)
+    report = PartitionReport(collective_uses(module), tuple(out.replicated), _notes(out))
+    return LocalModule(module, mesh, out.arguments, out.results, report)
+
+
+def _one_device(module: ir.Module, mesh: Mesh) -> LocalModule:
+    arguments, results = unsharded(module)
+    for op in list(mesh_ops(module)):
+        op.operation.erase()
+    return LocalModule(module, mesh, arguments, results)
+
+
+def collective_uses(module: ir.Module) -> tuple[CollectiveUse, ...]:
+    """Count the collectives of a local module by kind and group size."""
+    counts: dict[tuple[str, int], list[int]] = {}
+    for op in collectives(module):
+        size = 0
+        if "replica_groups" in op.attributes:
+            size = ir.ShapedType(op.attributes["replica_groups"].type).shape[1]
+        entry = counts.setdefault((op.name.removeprefix("stablehlo."), size), [0, 0])
+        entry[0] += 1
+        entry[1] += sum(_bytes(value) for value in op.results)
+    return tuple(
+        CollectiveUse(kind, count, size, group)
+        for (kind, group), (count, size) in sorted(counts.items())
+    )
+
+
+def _bytes(value: ir.Value) -> int:
+    return num_elements(value.type) * itemsize(dtype_name(value.type))
+
+
+def _notes(out: Localized) -> tuple[str, ...]:
+    return tuple(_uneven("argument", out.uneven_arguments)) + tuple(
+        _uneven("result", out.uneven_results)
+    )
+
+
+def _uneven(kind: str, entries: Sequence[tuple[int, int, int, int]]) -> list[str]:
+    return [
+        f"{kind} {index}: dimension {dim} of size {size} is padded to {shards} equal shards"
+        for index, dim, size, shards in entries
+    ]
