@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -114,13 +116,10 @@ class ClusterSpec:
         """The memory of the smallest device: every device runs the same program."""
         return min(host.device.memory_bytes for host in self.hosts)
 
-    def host_of(self, device: int) -> int:
-        """Return the host number of ``device``."""
-        for number, host in enumerate(self.hosts):
-            if device < host.devices:
-                return number
-            device -= host.devices
-        raise InvalidCluster(f"cluster '{self.name}' has no device {device}")
+    @functools.cached_property
+    def host_numbers(self) -> tuple[int, ...]:
+        """The host number by device number."""
+        return tuple(i for i, host in enumerate(self.hosts) for _ in range(host.devices))
 
     def link(self, level: str) -> LinkSpec:
         """Return the link of ``level``, or of the nearest level inside it that is given."""
@@ -134,13 +133,11 @@ class ClusterSpec:
         A group that does not fill its hosts evenly is one ring over the outermost level it
         crosses; factors of size 1 are left out.
         """
-        hosts = [self.host_of(device) for device in group]
+        hosts = [self.host_numbers[device] for device in group]
         racks = [host // self.hosts_per_rack if self.hosts_per_rack else 0 for host in hosts]
-        num_hosts, num_racks = len(set(hosts)), len(set(racks))
-        hosts_in_rack = [len({h for h, r in zip(hosts, racks, strict=True) if r == rack})
-                         for rack in set(racks)]  # fmt: skip
-        even = len({hosts.count(host) for host in set(hosts)}) == 1 and len(set(hosts_in_rack)) == 1
-        if not even:
+        on_host, in_rack = Counter(hosts), Counter(dict(zip(hosts, racks, strict=True)).values())
+        num_hosts, num_racks = len(on_host), len(in_rack)
+        if len(set(on_host.values())) > 1 or len(set(in_rack.values())) > 1:
             return (("rack" if num_racks > 1 else "host", len(group)),)
         sizes = (len(group) // num_hosts, num_hosts // num_racks, num_racks)
         return tuple((level, n) for level, n in zip(LEVELS, sizes, strict=True) if n > 1)

@@ -1,1 +1,8 @@
-"""strategy package."""
+"""Strategy: choose how a program is laid over a cluster, and say why."""
+
+from __future__ import annotations
+
+from pai.passes.strategy.annotate import annotate
+from pai.passes.strategy.search import SearchOptions, choose_plan, load_plan
+
+__all__ = ["SearchOptions", "annotate", "choose_plan", "load_plan"]

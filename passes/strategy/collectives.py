@@ -39,10 +39,15 @@ def collective_seconds(
     Raises:
         PassFailure: for a kind without a formula.
     """
+    factors = {cluster.split(group) for group in groups if len(group) > 1}
+    return max((group_seconds(kind, num_bytes, f, cluster) for f in factors), default=0.0)
+
+
+def group_seconds(kind: str, num_bytes: int, factors: Factors, cluster: ClusterSpec) -> float:
+    """Return the time of a collective of one group, given as ``ClusterSpec.split`` returns it."""
     if kind not in _FORMULAS:
         raise PassFailure(f"there is no cost formula for the collective '{kind}'")
-    factors = {cluster.split(group) for group in groups if len(group) > 1}
-    return max((_FORMULAS[kind](num_bytes, f, cluster) for f in factors), default=0.0)
+    return _FORMULAS[kind](num_bytes, factors, cluster)
 
 
 def _all_gather(num_bytes: float, factors: Factors, cluster: ClusterSpec) -> float:

@@ -87,7 +87,7 @@ def cost_local_module(module: ir.Module, mesh: Mesh, cluster: ClusterSpec) -> Co
     return Cost(
         compute_s=total.compute,
         memory_bound_s=total.memory_bound,
-        communication_s=sum(use.seconds for use in total.collectives),
+        communication_s=sum((use.seconds for use in total.collectives), 0.0),
         overhead_s=total.overhead,
         peak_temporary_bytes=total.peak,
         argument_bytes=tuple(map(tensor_bytes, signature.inputs)),

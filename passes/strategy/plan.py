@@ -238,7 +238,7 @@ def plan_to_toml(plan: Plan) -> str:
     for other in plan.alternatives:
         lines += ["", "[[alternatives]]", f"name = {_quote(other.name)}"]
         if other.time_s is not None:
-            lines.append(f"time_s = {other.time_s!r}")
+            lines.append(f"time_s = {float(other.time_s)!r}")
         if other.memory_bytes is not None:
             lines.append(f"memory_bytes = {other.memory_bytes}")
         lines.append(f"reason = {_quote(other.reason)}")
@@ -251,11 +251,12 @@ _BYTES = ("parameter_bytes", "input_bytes", "output_bytes", "temporary_bytes")
 
 def _prediction_lines(predicted: Prediction) -> list[str]:
     lines = ["[predicted]  # computed again when the plan is loaded"]
-    lines += [f"{key} = {getattr(predicted, key)!r}" for key in (*_SECONDS, *_BYTES)]
+    lines += [f"{key} = {float(getattr(predicted, key))!r}" for key in _SECONDS]
+    lines += [f"{key} = {getattr(predicted, key)}" for key in _BYTES]
     for use in predicted.collectives:
         lines += ["", "[[predicted.collectives]]", f"kind = {_quote(use.kind)}"]
         lines += [f"{key} = {getattr(use, key)!r}" for key in ("group_size", "count")]
-        lines += [f"bytes_per_device = {use.bytes_per_device}", f"seconds = {use.seconds!r}"]
+        lines += [f"bytes_per_device = {use.bytes_per_device}", f"seconds = {float(use.seconds)!r}"]
     return lines
 
 
@@ -326,10 +327,23 @@ def _prediction(table: Table) -> Prediction:
         seconds = entry.number("seconds", zero=True)
         uses.append(CollectiveCost(kind=entry.text("kind"), seconds=seconds, **sizes))
         entry.finish()
-    seconds_of = [table.number(key, 0.0, zero=True) for key in _SECONDS]
-    bytes_of = [table.integer(key, 0, least=0) for key in _BYTES]
+    total, compute, memory, communication, overhead = (
+        table.number(key, 0.0, zero=True) for key in _SECONDS
+    )
+    parameters, inputs, outputs, temporaries = (table.integer(key, 0, least=0) for key in _BYTES)
     table.finish()
-    return Prediction(*seconds_of, *bytes_of, collectives=tuple(uses))  # type: ignore[arg-type]
+    return Prediction(
+        total,
+        compute,
+        memory,
+        communication,
+        overhead,
+        parameters,
+        inputs,
+        outputs,
+        temporaries,
+        tuple(uses),
+    )
 
 
 def _alternative(entry: Table) -> Alternative:

@@ -1,0 +1,349 @@
+"""choose_plan: model the candidate layouts of a program and take the fastest that fits.
+
+Every candidate gets a quick estimate (``estimate.py``). The plain baselines (replicated, all
+devices on the batch, all on the weights, all storage) and the best-estimated others are then
+propagated and partitioned for real, and the cost of the *local* module decides, so that what
+propagation and the partitioner add is paid for. A candidate that cannot be partitioned is an
+alternative with its reason. The chosen plan is never modelled worse than any other that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pai.dialects.mlir import ir, parse, to_text
+from pai.dialects.program import Role, Signature
+from pai.dialects.sdy import mesh_from_module
+from pai.passes.partition import partition
+from pai.passes.strategy.annotate import annotate, has_shardings, rank_mismatch, user_shardings
+from pai.passes.strategy.candidates import (
+    Candidate,
+    enumerate_candidates,
+    user_mesh_candidates,
+)
+from pai.passes.strategy.cost import Cost, cost_local_module
+from pai.passes.strategy.estimate import Estimate, Estimator
+from pai.passes.strategy.explain import bytes_text, largest, why_lost
+from pai.passes.strategy.plan import (
+    Alternative,
+    Plan,
+    Prediction,
+    matches,
+    plan_from_toml,
+)
+from pai.runtime.errors import InfeasiblePlan, InvalidCluster, InvalidSharding, PaiError
+from pai.runtime.mesh import Mesh
+from pai.runtime.topology import ClusterSpec
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How much the search may do.
+
+    Args:
+        operations: operations to partition in all, over the candidates modelled in full; at
+            least ``fewest`` candidates are modelled.
+        fewest: candidates besides the baselines that are modelled however large the program.
+        most: candidates besides the baselines that are modelled at most.
+    """
+
+    operations: int = 6000
+    fewest: int = 1
+    most: int = 6
+
+
+def choose_plan(
+    module: ir.Module,
+    signature: Signature,
+    cluster: ClusterSpec,
+    *,
+    options: SearchOptions = SearchOptions(),
+) -> Plan:
+    """Return the plan with the least modelled time among those that fit the devices' memory.
+
+    Args:
+        module: the simplified global module; not changed. Shardings it brings are kept.
+        signature: names, roles and types of its arguments and results.
+        cluster: the devices.
+        options: how much to try.
+
+    Raises:
+        InfeasiblePlan: when nothing fits; names what takes the memory and what would help.
+        InvalidSharding: when the model's own mesh has another number of devices.
+    """
+    search = _Search(module, signature, cluster)
+    candidates = search.candidates()
+    estimates = {c.name: search.estimator.estimate(c) for c in candidates}
+    search.model(_selection(module, candidates, estimates, cluster, options))
+    if not search.fitting():
+        # The quick estimates misjudged the memory: try those that should need least.
+        by_memory = sorted(candidates, key=lambda c: (estimates[c.name].memory_bytes, c.name))
+        search.model([c for c in by_memory if c.name not in search.tried][: max(options.fewest, 3)])
+    return search.choose(candidates, estimates)
+
+
+def load_plan(
+    path: str | Path, module: ir.Module, signature: Signature, cluster: ClusterSpec
+) -> Plan:
+    """Return the plan of a file, checked against the program and costed again.
+
+    Args:
+        path: a plan as ``plan_to_toml`` writes it, perhaps edited, or written by hand.
+        module: the simplified global module; not changed.
+        signature: its arguments and results.
+        cluster: the devices.
+
+    Raises:
+        InvalidSharding: for bad syntax, an unknown argument or axis, or a wrong rank.
+        InvalidCluster: when the plan is for another number of devices.
+        InfeasiblePlan: when it does not fit the devices' memory.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSharding(f"the plan cannot be read ({error})", str(path)) from error
+    plan = plan_from_toml(text, str(path))
+    _check_plan(plan, signature, cluster, str(path))
+    search = _Search(module, signature, cluster)
+    predicted = search.predict(replace(plan, stages=1))
+    plan = replace(
+        plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes, predicted=predicted
+    )
+    if predicted.memory_bytes > cluster.memory_bytes:
+        raise InfeasiblePlan(
+            f"the plan needs {bytes_text(predicted.memory_bytes)} a device of "
+            f"{bytes_text(cluster.memory_bytes)}, most of it {largest(predicted)}",
+            str(path),
+            "shard more, use more devices, or leave the plan to the search",
+        )
+    return plan
+
+
+def _check_plan(plan: Plan, signature: Signature, cluster: ClusterSpec, where: str) -> None:
+    if plan.mesh.num_devices != cluster.num_devices:
+        raise InvalidCluster(
+            f"the plan's mesh makes {plan.mesh.num_devices} devices but cluster '{cluster.name}' "
+            f"has {cluster.num_devices}",
+            where,
+            f"pass --devices {plan.mesh.num_devices} or change [mesh]",
+        )
+    if (plan.stages, plan.microbatches, plan.schedule) != (1, 1, "none"):
+        raise InvalidSharding(
+            "the plan has pipeline stages or microbatches, which are not supported yet",
+            where,
+            'set stages = 1, microbatches = 1, schedule = "none"',
+        )
+    ranks = {value.name: len(value.shape) for value in signature.arguments}
+    for name, _ in plan.arguments:
+        if name not in ranks:
+            known = ", ".join(list(ranks)[:8]) + (", …" if len(ranks) > 8 else "")
+            raise InvalidSharding(f"the model has no argument '{name}'", where, f"it has: {known}")
+    for pattern, _ in plan.patterns:
+        if not any(matches(pattern, name) for name in ranks):
+            raise InvalidSharding(
+                f"pattern '{pattern}' matches no argument", where, "correct it or remove the line"
+            )
+    for name, layout in plan.layouts(list(ranks)).items():
+        if len(layout.sharding.dims) != ranks[name]:
+            error = rank_mismatch(name, ranks[name], len(layout.sharding.dims))
+            raise InvalidSharding(error.what, where, error.hint)
+
+
+def _selection(
+    module: ir.Module,
+    candidates: list[Candidate],
+    estimates: dict[str, Estimate],
+    cluster: ClusterSpec,
+    options: SearchOptions,
+) -> list[Candidate]:
+    """Return the candidates to model in full: baselines, then the best estimates."""
+    size = sum(1 for f in module.body.operations for r in f.regions for b in r for _ in b)
+    count = max(options.fewest, min(options.most, options.operations // max(size, 1)))
+
+    def rank(candidate: Candidate) -> tuple[bool, float, str]:
+        found = estimates[candidate.name]
+        return (found.memory_bytes > cluster.memory_bytes, found.time_s, candidate.name)
+
+    ranked = sorted(candidates, key=rank)
+    baselines: dict[tuple[int, int, str], Candidate] = {}
+    for candidate in ranked:
+        if candidate.is_baseline:
+            key = (candidate.data, candidate.model, candidate.storage)
+            baselines.setdefault(key, candidate)
+    chosen = list(baselines.values())
+    return chosen + [c for c in ranked if c not in chosen][:count]
+
+
+@dataclass
+class _Search:
+    """The candidates of one program, what they cost, and why some could not be modelled."""
+
+    module: ir.Module
+    signature: Signature
+    cluster: ClusterSpec
+    scored: dict[str, tuple[Candidate, Prediction]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.given = frozenset(user_shardings(self.module))
+        self.mesh = mesh_from_module(self.module) if has_shardings(self.module) else None
+        if self.mesh is not None and self.mesh.num_devices != self.cluster.num_devices:
+            raise InvalidSharding(
+                f"the model is sharded over a mesh of {self.mesh.num_devices} devices "
+                f"{dict(self.mesh.axes)} but cluster '{self.cluster.name}' has "
+                f"{self.cluster.num_devices}",
+                hint=f"pass --devices {self.mesh.num_devices}",
+            )
+        self.whole = cost_local_module(self.module, Mesh(), self.cluster)
+        self.estimator = Estimator(self.module, self.signature, self.cluster, self.whole)
+
+    @property
+    def tried(self) -> set[str]:
+        return set(self.scored) | set(self.failed)
+
+    def candidates(self) -> list[Candidate]:
+        if self.cluster.num_devices == 1:
+            return [Candidate("one device", Mesh(), ())]
+        if self.mesh is not None:
+            return user_mesh_candidates(self.module, self.signature, self.mesh, self.given)
+        return enumerate_candidates(
+            self.module, self.signature, self.cluster.num_devices, self.given
+        )
+
+    def model(self, candidates: list[Candidate]) -> None:
+        """Model candidates in full; a failure is recorded, never raised."""
+        for candidate in candidates:
+            try:
+                plan = Plan(candidate.mesh, candidate.arguments)
+                self.scored[candidate.name] = (candidate, self.predict(plan))
+            except PaiError as error:
+                self.failed[candidate.name] = f"cannot be partitioned: {error.what}"
+
+    def predict(self, plan: Plan) -> Prediction:
+        """Return the modelled cost of ``plan`` after propagation and partitioning."""
+        if self.mesh is None and not plan.arguments and not plan.patterns:
+            return _prediction(self.whole, self.signature)  # every device runs the whole program
+        if plan.mesh.num_devices == 1:
+            return _prediction(self.whole, self.signature)
+        with self.module.context:
+            module = parse(to_text(self.module), ctx=self.module.context)
+        annotate(module, plan)
+        local = partition(module, plan.mesh)
+        return _prediction(cost_local_module(local.module, plan.mesh, self.cluster), self.signature)
+
+    def fitting(self) -> list[tuple[Candidate, Prediction]]:
+        limit = self.cluster.memory_bytes
+        return [pair for pair in self.scored.values() if pair[1].memory_bytes <= limit]
+
+    def choose(self, candidates: list[Candidate], estimates: dict[str, Estimate]) -> Plan:
+        fitting = self.fitting()
+        if not fitting:
+            raise self.infeasible(candidates, estimates)
+        order = [c.name for c in candidates]
+        best, predicted = min(fitting, key=lambda pair: (
+            pair[1].time_s, pair[1].memory_bytes, order.index(pair[0].name)
+        ))  # fmt: skip
+        return Plan(
+            mesh=best.mesh,
+            arguments=best.arguments,
+            strategy=best.name,
+            cluster=self.cluster.name,
+            device_memory_bytes=self.cluster.memory_bytes,
+            predicted=predicted,
+            alternatives=self.alternatives(best, predicted, candidates, estimates),
+        )
+
+    def alternatives(
+        self,
+        best: Candidate,
+        chosen: Prediction,
+        candidates: list[Candidate],
+        estimates: dict[str, Estimate],
+    ) -> tuple[Alternative, ...]:
+        """Return the losers: those that fit by time, then the rest."""
+        modelled = [pair for pair in self.scored.values() if pair[0] is not best]
+        modelled.sort(key=lambda pair: (
+            pair[1].memory_bytes > self.cluster.memory_bytes, pair[1].time_s, pair[0].name
+        ))  # fmt: skip
+        out = [
+            Alternative(
+                candidate.name,
+                why_lost(predicted, chosen, self.cluster.memory_bytes),
+                predicted.time_s,
+                predicted.memory_bytes,
+            )
+            for candidate, predicted in modelled
+        ]
+        out += [Alternative(name, reason) for name, reason in sorted(self.failed.items())]
+        rest = [c for c in candidates if c.name not in self.tried]
+        rest.sort(key=lambda c: (estimates[c.name].time_s, c.name))
+        reference = estimates[best.name].time_s
+        for candidate in rest[:10]:
+            ratio = estimates[candidate.name].time_s / reference if reference else 1.0
+            reason = f"first estimate only, {ratio:.2f} times that of the chosen plan"
+            if estimates[candidate.name].memory_bytes > self.cluster.memory_bytes:
+                reason += "; would not fit"
+            out.append(Alternative(candidate.name, reason))
+        return tuple(out)
+
+    def infeasible(
+        self, candidates: list[Candidate], estimates: dict[str, Estimate]
+    ) -> InfeasiblePlan:
+        """Return the error that names the binding constraint and the nearest change that helps."""
+        limit = self.cluster.memory_bytes
+        if not self.scored:
+            name, reason = next(iter(self.failed.items()))
+            return InfeasiblePlan(f"no layout can be partitioned; '{name}' {reason}")
+        best, need = min(
+            self.scored.values(), key=lambda pair: (pair[1].memory_bytes, pair[0].name)
+        )
+        return InfeasiblePlan(
+            f"no plan fits: the smallest ('{best.name}') needs {bytes_text(need.memory_bytes)} "
+            f"of {bytes_text(limit)} a device, most of it {largest(need)}",
+            self.cluster.name,
+            self.nearest_change(need),
+        )
+
+    def nearest_change(self, need: Prediction) -> str:
+        """Return what to change: a number of devices whose estimate fits, or larger devices."""
+        limit = self.cluster.memory_bytes
+        devices = self.cluster.num_devices
+        if self.mesh is None:
+            for _ in range(8):
+                devices *= 2
+                wider = replace(self.cluster, scale=True).take(devices)
+                estimator = Estimator(self.module, self.signature, wider, self.whole)
+                found = enumerate_candidates(self.module, self.signature, devices, self.given)
+                if min(estimator.estimate(c).memory_bytes for c in found) <= limit:
+                    return (
+                        f"by estimate {devices} such devices are enough (--devices {devices}), or "
+                        f"devices with {bytes_text(need.memory_bytes)}"
+                    )
+        return (
+            f"use devices with {bytes_text(need.memory_bytes)}, a smaller batch, or a narrower type"
+        )
+
+
+def _prediction(cost: Cost, signature: Signature) -> Prediction:
+    sizes = dict.fromkeys(Role, 0)
+    for value, size in zip(signature.arguments, cost.argument_bytes, strict=True):
+        sizes[value.role] += size
+    # A result that updates a state argument is written into that argument's memory.
+    outputs = sum(
+        size
+        for value, size in zip(signature.results, cost.result_bytes, strict=True)
+        if not value.updates
+    )
+    return Prediction(
+        time_s=cost.time_s,
+        compute_s=cost.compute_s,
+        memory_bound_s=cost.memory_bound_s,
+        communication_s=cost.communication_s,
+        overhead_s=cost.overhead_s,
+        parameter_bytes=sizes[Role.PARAMETER] + sizes[Role.STATE],
+        input_bytes=sizes[Role.INPUT],
+        output_bytes=outputs,
+        temporary_bytes=cost.peak_temporary_bytes,
+        collectives=cost.collectives,
+    )
