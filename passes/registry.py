@@ -7,6 +7,7 @@ REGISTRY: dict[str, str] = {
     "pai-legalize": "pai.passes.simplify.legalize:Legalize",
     "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
     "pai-dce": "pai.passes.simplify.dce:DeadCode",
+    "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
     "pai-optimize-collectives": "pai.passes.partition.optimize_collectives:OptimizeCollectives",

@@ -68,7 +68,7 @@ def annotate(module: ir.Module, plan: Plan) -> None:
                                              sdy.sharding = #sdy.sharding<@mesh, [{"data"}p0, {}]>})
 
     Raises:
-        InvalidSharding: when a layout's rank is not the argument's, or the module's own shardings
+        InvalidSharding: for an unknown argument, when a layout's rank is not the argument's, or the module's own shardings
             are over another mesh.
     """
     if plan.mesh.num_devices == 1:
@@ -76,6 +76,12 @@ def annotate(module: ir.Module, plan: Plan) -> None:
     name = _prepare_mesh(module, plan.mesh)
     main = main_function(module)
     names = argument_names(module)
+    for argument, _ in plan.arguments:
+        if argument not in names:
+            known = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise InvalidSharding(
+                f"the module has no argument '{argument}'", hint=f"pai.name of its own: {known}"
+            )
     layouts = plan.layouts(names)
     arguments = main.regions[0].blocks[0].arguments
     for index, argument in enumerate(names):

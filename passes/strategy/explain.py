@@ -73,9 +73,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _breakdown(predicted: Prediction) -> Table:
-    table = _table(
-        "where it goes", ("time", False), ("", True), ("", True), ("memory", False), ("", True)
-    )
+    table = _table("where it goes", "time", ">", ">", "memory", ">")
     for (time_key, time_name), (memory_key, memory_name) in zip(
         _TIMES.items(), _MEMORY.items(), strict=True
     ):
@@ -89,10 +87,10 @@ def _breakdown(predicted: Prediction) -> Table:
 def _collectives(predicted: Prediction) -> Table:
     table = _table(
         "collectives",
-        ("kind", False),
-        ("devices", True),
-        ("count", True),
-        ("bytes", True),
+        "kind",
+        ">devices",
+        ">count",
+        ">bytes",
         ">time",
     )
     for use in sorted(predicted.collectives, key=lambda u: (-u.seconds, u.kind, u.group_size)):

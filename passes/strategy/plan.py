@@ -228,7 +228,7 @@ def plan_to_toml(plan: Plan) -> str:
         f"schedule = {_quote(plan.schedule)}",
         "",
         "[mesh]",
-        *(f"{_quote(name)} = {size}" for name, size in plan.mesh.axes),
+        *(f"{_key(name)} = {size}" for name, size in plan.mesh.axes),
     ]
     for section, layouts in (("patterns", plan.patterns), ("arguments", plan.arguments)):
         if layouts:
@@ -258,6 +258,10 @@ def _prediction_lines(predicted: Prediction) -> list[str]:
         lines += [f"{key} = {getattr(use, key)!r}" for key in ("group_size", "count")]
         lines += [f"bytes_per_device = {use.bytes_per_device}", f"seconds = {float(use.seconds)!r}"]
     return lines
+
+
+def _key(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else _quote(text)
 
 
 def _quote(text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Role, Signature
 from pai.dialects.sdy import mesh_from_module
-from pai.passes.partition import partition
+from pai.passes.partition.partition import partition
 from pai.passes.strategy.annotate import annotate, has_shardings, rank_mismatch, user_shardings
 from pai.passes.strategy.candidates import (
     Candidate,
