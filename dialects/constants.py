@@ -73,13 +73,13 @@ def _from_bytes(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndar
     return np.broadcast_to(flat.reshape(()), shape) if flat.size == 1 else flat.reshape(shape)
 
 
-def _number(word: str, dtype: np.dtype) -> float | int | np.generic:
+def _number(word: str, dtype: np.dtype) -> float | int:
     if word in {"true", "false"}:
         return int(word == "true")
     part = np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
     if word.startswith("0x"):
         bits = np.array(int(word, 16), _UNSIGNED[part.itemsize])
-        return bits.view(part)[()].astype(np.float64)
+        return float(bits.view(part).astype(np.float64))
     if _is_integer(dtype):
         return int(word)
     return float(word)

@@ -1,0 +1,158 @@
+"""Read a StableHLO module into a Program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pai.dialects.mlir import context, ir, parse, stablehlo, to_text
+from pai.dialects.program import Program
+from pai.frontends.stablehlo import check_syntax, checks
+from pai.frontends.stablehlo.entry import choose_main
+from pai.frontends.stablehlo.resources import inline_resources
+from pai.frontends.stablehlo.shapes import bind_shapes
+from pai.frontends.stablehlo.signature import name_values, read_signature
+from pai.frontends.stablehlo.weights import weights_beside
+from pai.runtime.errors import InvalidModel, UnsupportedOp
+
+BYTECODE_MAGIC = b"ML\xefR"
+_VERSION = re.compile(rb"StableHLO_v(\d+\.\d+\.\d+)")
+_PLACE = re.compile(r"\"?[^\s\"]*\"?:(\d+):(\d+): ")
+
+
+def load(path_or_text: str | bytes | Path, shapes: Sequence[str] = ()) -> Program:
+    """Read StableHLO as text, MLIR bytecode, or a portable artifact.
+
+    Args:
+        path_or_text: a path, or the module itself (a text with a line break, or bytes).
+        shapes: bindings of open dimensions, ``ARGUMENT:8,3``.
+
+    Raises:
+        InvalidModel: when it is missing, damaged, or not MLIR; names file and line.
+        UnsupportedOp: for operations of dialects that are not StableHLO's.
+        InvalidShape: for a dimension that no binding closes, or a binding that does not fit.
+    """
+    data, source, name = _read(path_or_text)
+    module = _parse(data, source)
+    _refuse_foreign(module, source)
+    choose_main(module, source)
+    if checks.has_checks(module):
+        checks.lower_checks(module)
+    bind_shapes(module, shapes, source)
+    name_values(module)
+    signature = read_signature(module, source)
+    return Program(name, module, signature, weights_beside(signature, source), source)
+
+
+def _read(path_or_text: str | bytes | Path) -> tuple[bytes, str, str]:
+    """Return the bytes, a name for messages, and the program's name."""
+    if isinstance(path_or_text, bytes):
+        return path_or_text, "module", "module"
+    if isinstance(path_or_text, str) and "\n" in path_or_text:
+        return path_or_text.encode(), "module", "module"
+    path = Path(path_or_text)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"cannot be read ({error.strerror})", str(path)) from error
+    return data, str(path), path.name.partition(".")[0] or "module"
+
+
+def _parse(data: bytes, source: str) -> ir.Module:
+    if not data.strip():
+        raise InvalidModel("the file is empty", source)
+    if data.startswith(BYTECODE_MAGIC):
+        return _parse_bytecode(data, source)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidModel("is neither MLIR text nor MLIR bytecode", source) from error
+    if re.search(r"(?m)^// -----", text):
+        raise InvalidModel(
+            "holds several modules separated by '// -----'", source, "give one file for each module"
+        )
+    return _parse_text(check_syntax.to_generic(inline_resources(text), source), source)
+
+
+def _parse_text(text: str, source: str) -> ir.Module:
+    try:
+        return parse(text, source)
+    except InvalidModel as error:
+        raise _located(error, source) from error
+
+
+def _parse_bytecode(data: bytes, source: str) -> ir.Module:
+    version = _VERSION.search(data[:64])
+    if version is None:
+        try:
+            module = parse(data, source)
+        except InvalidModel as error:
+            raise _located(error, source, "the bytecode may be truncated") from error
+        text = to_text(module, locations=True)
+        return _parse_text(inline_resources(text), source) if "dense_resource" in text else module
+    ctx = context()
+    handler = ctx.attach_diagnostic_handler(lambda _: True)  # else MLIR writes to stderr
+    try:
+        with ctx, ir.Location.unknown(ctx):
+            return stablehlo.deserialize_portable_artifact(ctx, data)
+    except (ir.MLIRError, ValueError) as error:
+        raise _bad_artifact(version[1].decode(), source) from error
+    finally:
+        handler.detach()
+
+
+def _bad_artifact(version: str, source: str) -> InvalidModel:
+    mine = stablehlo.get_current_version()
+    if tuple(map(int, version.split("."))) > tuple(map(int, mine.split("."))):
+        return InvalidModel(
+            f"is a portable artifact of StableHLO {version}, and this build reads up to {mine}",
+            source,
+            f"export it for StableHLO {mine} or older",
+        )
+    return InvalidModel(
+        f"is a damaged portable artifact of StableHLO {version}", source, "write the file again"
+    )
+
+
+def _located(error: InvalidModel, source: str, hint: str = "") -> InvalidModel | UnsupportedOp:
+    """Return the parser's first message with the file and line in front."""
+    message = error.what.removeprefix("not a valid MLIR module: ")
+    message = message.removeprefix("Unable to parse module assembly: ").strip()
+    message = message.removeprefix("error: ").strip()
+    place = _PLACE.match(message)
+    where = f"{source}:{place[1]}:{place[2]}" if place else source
+    what = message[place.end() :].strip() if place else message
+    what = re.split(r"\s+(?:error|note): ", what)[0].strip()
+    unknown = re.match(r"Dialect `([\w.]+)' not found for custom op '([\w.]+)'", what)
+    if unknown:
+        return UnsupportedOp(
+            f"'{unknown[2]}' is of the dialect '{unknown[1]}', which is not StableHLO",
+            where,
+            "lower the model to StableHLO or CHLO first",
+        )
+    if re.match(r"custom op '[\w$]+\.", what):
+        return UnsupportedOp(what, where, "lower the model to StableHLO or CHLO first")
+    return InvalidModel(f"is not a valid MLIR module: {what}", where, hint)
+
+
+_KNOWN_DIALECTS = frozenset({"builtin", "func", "stablehlo", "chlo", "sdy", "check", "interpreter"})
+
+
+def _refuse_foreign(module: ir.Module, source: str) -> None:
+    """Refuse operations of other dialects; MLIR itself lets unregistered ones pass."""
+    found: dict[str, ir.Operation] = {}
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name.partition(".")[0] not in _KNOWN_DIALECTS:
+            found.setdefault(op.name, op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    for name, op in found.items():
+        place = re.search(r":(\d+):(\d+)", str(op.location))
+        raise UnsupportedOp(
+            f"'{name}' is not a StableHLO operation",
+            f"{source}:{place[1]}:{place[2]}" if place else source,
+            "lower the model to StableHLO or CHLO first",
+        )
