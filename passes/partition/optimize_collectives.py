@@ -50,7 +50,8 @@ class OptimizeCollectives(Pass):
     def run(self, module: ir.Module) -> None:
         """Rewrite ``module`` in place."""
         with module.context, ir.Location.unknown():
-            for block in list(_blocks(module.operation)):
+            # Inner blocks first: an erased collective takes its region along.
+            for block in reversed(list(_blocks(module.operation))):
                 _share(block)
                 _scatter(block)
                 if self.combine_bytes:
