@@ -68,8 +68,8 @@ def annotate(module: ir.Module, plan: Plan) -> None:
                                              sdy.sharding = #sdy.sharding<@mesh, [{"data"}p0, {}]>})
 
     Raises:
-        InvalidSharding: for an unknown argument, when a layout's rank is not the argument's, or the module's own shardings
-            are over another mesh.
+        InvalidSharding: for an unknown argument, for a layout whose rank is not the argument's,
+            and when the module's own shardings are over another mesh.
     """
     if plan.mesh.num_devices == 1:
         return
