@@ -134,14 +134,19 @@ class Linker {
   uint64_t size() const { return size_; }
   const std::array<uint64_t, kSegments + 1>& bounds() const { return bounds_; }
 
-  void link(uint8_t* base, std::unordered_map<std::string, uint64_t>& globals) {
+  // Returns the global symbols of each object.
+  std::vector<std::unordered_map<std::string, uint64_t>> link(uint8_t* base) {
     base_ = base;
-    for (const Object& object : objects_) copy_sections(object);
-    for (const Object& object : objects_) define_globals(object, globals);
-    globals_ = &globals;
+    std::vector<std::unordered_map<std::string, uint64_t>> defined;
+    for (const Object& object : objects_) {
+      copy_sections(object);
+      defined.push_back(globals_of(object));
+      globals_.insert(defined.back().begin(), defined.back().end());
+    }
     for (const Object& object : objects_)
       for (const Section& section : object.sections)
         if (section.header.sh_type == SHT_RELA) relocate(object, section.header);
+    return defined;
   }
 
  private:
@@ -181,12 +186,12 @@ class Linker {
       }
   }
 
-  void define_globals(const Object& object, std::unordered_map<std::string, uint64_t>& globals) {
-    for (const Symbol& symbol : object.symbols) {
-      unsigned binding = ELF64_ST_BIND(symbol.entry.st_info);
-      if (binding == STB_LOCAL || symbol.entry.st_shndx == SHN_UNDEF) continue;
-      globals.try_emplace(symbol.name, address(object, symbol));
-    }
+  std::unordered_map<std::string, uint64_t> globals_of(const Object& object) const {
+    std::unordered_map<std::string, uint64_t> globals;
+    for (const Symbol& symbol : object.symbols)
+      if (ELF64_ST_BIND(symbol.entry.st_info) != STB_LOCAL && symbol.entry.st_shndx != SHN_UNDEF)
+        globals.emplace(symbol.name, address(object, symbol));
+    return globals;
   }
 
   // The address of a symbol; a definition in its own object wins over those of other objects.
@@ -203,7 +208,7 @@ class Linker {
 
   uint64_t external(const Object& object, const Symbol& symbol) const {
     if (symbol.name == "_GLOBAL_OFFSET_TABLE_") return reinterpret_cast<uint64_t>(base_) + got_;
-    if (auto found = globals_->find(symbol.name); found != globals_->end()) return found->second;
+    if (auto found = globals_.find(symbol.name); found != globals_.end()) return found->second;
     if (void* found = resolve_external(symbol.name)) return reinterpret_cast<uint64_t>(found);
     if (ELF64_ST_BIND(symbol.entry.st_info) == STB_WEAK) return 0;
     object.fail("undefined symbol '" + symbol.name + "'");
@@ -238,7 +243,7 @@ class Linker {
     uint32_t type = ELF64_R_TYPE(entry.r_info);
     if (type == R_X86_64_NONE) return;
     bool wide = type == R_X86_64_64 || type == R_X86_64_PC64 || type == R_X86_64_GOTOFF64 ||
-                type == R_X86_64_GOTPC64;
+                type == R_X86_64_GOTPC64 || type == R_X86_64_GOT64 || type == R_X86_64_PLTOFF64;
     if (number >= object.symbols.size() || section.header.sh_type == SHT_NOBITS ||
         section.header.sh_size < (wide ? 8 : 4) ||
         entry.r_offset > section.header.sh_size - (wide ? 8 : 4))
@@ -252,6 +257,9 @@ class Linker {
         return write(at, address(object, symbol) + addend);
       case R_X86_64_PC64:
         return write(at, address(object, symbol) + addend - place);
+      case R_X86_64_GOT64:
+        return write(at, slot(address(object, symbol)) * 8 + addend);
+      case R_X86_64_PLTOFF64:
       case R_X86_64_GOTOFF64:
         return write(at, address(object, symbol) + addend - (image + got_));
       case R_X86_64_GOTPC64:
@@ -290,7 +298,7 @@ class Linker {
   std::array<uint64_t, kSegments + 1> bounds_{};
   uint64_t size_ = 0, stubs_ = 0, got_ = 0;
   uint8_t* base_ = nullptr;
-  std::unordered_map<std::string, uint64_t>* globals_ = nullptr;
+  std::unordered_map<std::string, uint64_t> globals_;  // of all objects; the first wins
   std::unordered_map<uint64_t, uint64_t> slots_;
 };
 
@@ -303,7 +311,7 @@ Image::Image(const std::vector<ObjectFile>& objects) {
   if (mapped == MAP_FAILED) throw PackageError("no memory for the kernels");
   base_ = static_cast<uint8_t*>(mapped);
   try {
-    linker.link(base_, globals_);
+    globals_ = linker.link(base_);
     const auto& bounds = linker.bounds();
     const int modes[] = {PROT_READ | PROT_EXEC, PROT_READ};
     for (int segment : {kText, kConst})
@@ -318,9 +326,11 @@ Image::Image(const std::vector<ObjectFile>& objects) {
 
 Image::~Image() { munmap(base_, size_); }
 
-void* Image::symbol(const std::string& name) const {
-  auto found = globals_.find(name);
-  if (found == globals_.end()) throw PackageError("no kernel defines the symbol '" + name + "'");
+void* Image::symbol(size_t object, const std::string& name) const {
+  if (object >= globals_.size()) throw PackageError("there is no kernel object of that number");
+  auto found = globals_[object].find(name);
+  if (found == globals_[object].end())
+    throw PackageError("no kernel object defines the symbol '" + name + "'");
   return reinterpret_cast<void*>(found->second);
 }
 

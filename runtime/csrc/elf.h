@@ -25,13 +25,14 @@ class Image {
   Image(const Image&) = delete;
   Image& operator=(const Image&) = delete;
 
-  // Returns the address of a defined global symbol; throws PackageError when there is none.
-  void* symbol(const std::string& name) const;
+  // Returns the address of a global symbol that object number `object` defines; throws
+  // PackageError when there is none.
+  void* symbol(size_t object, const std::string& name) const;
 
  private:
   uint8_t* base_ = nullptr;
   size_t size_ = 0;
-  std::unordered_map<std::string, uint64_t> globals_;
+  std::vector<std::unordered_map<std::string, uint64_t>> globals_;  // per object
 };
 
 // Returns the address of a `pai_*` helper or a libc/libm function, nullptr when unknown.

@@ -70,8 +70,8 @@ NB_MODULE(_core, m) {
   nb::exception<pai::TransportError>(m, "CoreTransportError");
 
   nb::class_<pai::Image>(m, "Image")
-      .def("symbol", [](const pai::Image& image, const std::string& name) {
-        return reinterpret_cast<uintptr_t>(image.symbol(name));
+      .def("symbol", [](const pai::Image& image, size_t object, const std::string& name) {
+        return reinterpret_cast<uintptr_t>(image.symbol(object, name));
       });
   m.def("load_image", &make_image, "objects"_a);
 
@@ -81,7 +81,8 @@ NB_MODULE(_core, m) {
   nb::class_<Program>(m, "Program")
       .def(nb::init<std::shared_ptr<pai::Image>, uint32_t, int>(), "image"_a, "num_buffers"_a,
            "num_devices"_a)
-      .def("add_kernel", &Program::add_kernel, "name"_a, "symbol"_a, "grid"_a, "scratch_bytes"_a)
+      .def("add_kernel", &Program::add_kernel, "name"_a, "object"_a, "symbol"_a,
+           "grid"_a, "scratch_bytes"_a)
       .def("call", &Program::call, "kernel"_a, "buffers"_a)
       .def("copy", &Program::copy, "source"_a, "target"_a, "bytes"_a)
       .def("fill",

@@ -11,10 +11,10 @@ Program::Program(std::shared_ptr<Image> image, uint32_t num_buffers, int num_dev
   if (num_devices < 1) throw PackageError("a program needs at least one device");
 }
 
-uint32_t Program::add_kernel(const std::string& name, const std::string& symbol, int64_t grid,
-                             uint64_t scratch_bytes) {
+uint32_t Program::add_kernel(const std::string& name, size_t object, const std::string& symbol,
+                             int64_t grid, uint64_t scratch_bytes) {
   if (grid < 0) throw PackageError("kernel " + name + " has a negative grid");
-  auto function = reinterpret_cast<KernelFunction>(image->symbol(symbol));
+  auto function = reinterpret_cast<KernelFunction>(image->symbol(object, symbol));
   kernels.push_back({name, function, grid, scratch_bytes});
   return static_cast<uint32_t>(kernels.size() - 1);
 }

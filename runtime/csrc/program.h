@@ -43,8 +43,9 @@ class Program {
  public:
   Program(std::shared_ptr<Image> image, uint32_t num_buffers, int num_devices);
 
-  uint32_t add_kernel(const std::string& name, const std::string& symbol, int64_t grid,
-                      uint64_t scratch_bytes);
+  // `object` is the number of the object file in the image.
+  uint32_t add_kernel(const std::string& name, size_t object, const std::string& symbol,
+                      int64_t grid, uint64_t scratch_bytes);
   uint32_t call(uint32_t kernel, const std::vector<uint32_t>& buffers);
   uint32_t copy(uint32_t source, uint32_t target, uint64_t bytes);
   uint32_t fill(uint32_t target, uint64_t bytes, const std::string& pattern);
