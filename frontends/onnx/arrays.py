@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jax import numpy as jnp
 
+from pai.frontends.onnx.node import Node
+
 # Concrete results with more elements than this are traced instead: they would be large constants.
 CONCRETE_LIMIT = 65536
 
@@ -42,3 +44,14 @@ def axes_of(axes: Iterable[int], rank: int) -> tuple[int, ...]:
 def ints(value: Any) -> list[int]:
     """Return a concrete integer array as a list of Python ints."""
     return [int(item) for item in np.asarray(value).reshape(-1)]
+
+
+def old_broadcast(node: Node, a: Any, b: Any) -> Any:
+    """Return ``b`` with dimensions appended so that it lines up with ``a`` at ``axis``.
+
+    Before opset 7 binary operators broadcast only their second input, and only on request.
+    """
+    axis = node.attr("axis")
+    if axis is None or not node.attr("broadcast", 0):
+        return b
+    return b.reshape(b.shape + (1,) * (a.ndim - axis_of(axis, a.ndim) - b.ndim))

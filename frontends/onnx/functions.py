@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import FunctionProto, NodeProto, SparseTensorProto
+from onnx import AttributeProto, FunctionProto, NodeProto, SparseTensorProto
 
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.tensors import Tensor, sparse_tensor_of
@@ -55,6 +55,17 @@ def _plain(domain: str, name: str, version: int) -> FunctionProto:
     body = FunctionProto()
     body.ParseFromString(schema.get_function_with_opset_version(best))
     return body
+
+
+@functools.cache
+def attribute_defaults(domain: str, name: str, version: int) -> dict[str, AttributeProto]:
+    """Return the defaults of an operator's attributes, as its schema states them."""
+    try:
+        schema = onnx.defs.get_schema(name, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    defaults = {key: entry.default_value for key, entry in schema.attributes.items()}
+    return {key: value for key, value in defaults.items() if value.name}
 
 
 def _type_of(value: Any) -> onnx.TypeProto:

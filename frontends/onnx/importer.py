@@ -17,7 +17,7 @@ from pai.frontends.onnx import ops
 from pai.frontends.onnx.interpreter import Interpreter, as_array, is_parameter
 from pai.frontends.onnx.model import Model, read_model
 from pai.frontends.onnx.node import Origin
-from pai.frontends.onnx.shapes import bind, declared
+from pai.frontends.onnx.shapes import Input, bind, declared, fixed_values
 from pai.frontends.onnx.tensors import Tensor
 from pai.runtime.errors import InvalidShape, UnsupportedOp
 
@@ -55,7 +55,8 @@ def load(
 
     Args:
         path: the .onnx file.
-        shapes: sizes of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,224,224``.
+        shapes: sizes of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,224,224``; or
+            ``INPUT:=16000`` to fix the value of an input.
         constants: inputs whose value is fixed now (a Reshape's target, say); they are no longer
             arguments of the program.
 
@@ -77,7 +78,7 @@ def function(
 ) -> OnnxFunction:
     """Return the model as a JAX function; arguments and errors are those of ``load``."""
     model = read_model(path)
-    fixed = dict(constants or {})
+    fixed = _fixed(model, shapes) | dict(constants or {})
     inputs = _inputs(model, shapes, fixed)
     tensors = [tensor for tensor in model.tensors.values() if is_parameter(tensor)]
 
@@ -104,16 +105,26 @@ def _output(value: Any, name: str) -> Any:
         raise UnsupportedOp(error.what, f"output '{name}'") from error
 
 
+def _declared(model: Model) -> list[Input]:
+    """Return the inputs of the main graph that are not stored tensors."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    return [declared(value, str(model.path)) for value in inputs]
+
+
+def _fixed(model: Model, shapes: Sequence[str]) -> dict[str, np.ndarray]:
+    return fixed_values(_declared(model), shapes) if any(":=" in text for text in shapes) else {}
+
+
 def _inputs(
     model: Model, shapes: Sequence[str], fixed: Mapping[str, np.ndarray]
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    stored = {tensor.name for tensor in model.graph.initializer}
     where = str(model.path)
-    every = [value for value in model.graph.input if value.name not in stored]
-    unknown = sorted(set(fixed) - {value.name for value in every})
+    every = _declared(model)
+    unknown = sorted(set(fixed) - {entry.name for entry in every})
     if unknown:
         raise InvalidShape(f"there is no input '{unknown[0]}' to fix", where)
-    entries = [declared(value, where) for value in every if value.name not in fixed]
+    entries = [entry for entry in every if entry.name not in fixed]
     bound = bind(entries, shapes, where)
     return {
         entry.name: jax.ShapeDtypeStruct(shape, entry.dtype)

@@ -243,9 +243,12 @@ class Interpreter:
         self, body: FunctionProto, node: Node, proto: NodeProto, values: list[Any]
     ) -> tuple[Any, ...]:
         given = {entry.name: entry for entry in proto.attribute}
-        references = {entry.name: entry for entry in body.attribute_proto} | {
-            name: entry for name, entry in given.items() if not entry.ref_attr_name
-        }
+        defaults = functions.attribute_defaults(node.domain, node.op_type, node.version)
+        references = (
+            defaults
+            | {entry.name: entry for entry in body.attribute_proto}
+            | {name: entry for name, entry in given.items() if not entry.ref_attr_name}
+        )
         padded = [*values, *[None] * (len(body.input) - len(values))]
         scope = Scope(
             opset_versions(body.opset_import),

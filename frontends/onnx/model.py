@@ -1,19 +1,25 @@
-"""Reading an ONNX file: parse, check, convert old versions, and list its tensors."""
+"""Reading an ONNX file: parse, check, and list its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+)
 
 from pai.frontends.onnx.tensors import Tensor, sparse_tensor_of, tensor_of
 from pai.runtime.errors import InvalidModel, UnsupportedOp
 
-OLDEST_OPSET = 7
 FunctionKey = tuple[str, str, str]
 
 
@@ -23,7 +29,7 @@ class Model:
 
     Args:
         path: the file.
-        proto: the message, default opset 7 or newer.
+        proto: the message.
         opsets: domain to version.
         functions: (domain, name, overload) to the model's own functions.
         tensors: id of a TensorProto inside ``proto`` to the lazy tensor.
@@ -54,10 +60,8 @@ def read_model(path: str | Path) -> Model:
     _check_opsets(proto, where)
     tensors = _tensors(proto, file.parent, where)
     check_acyclic(proto.graph, where)
+    _check_operators(proto, where)
     _check(file, where)
-    if opset_versions(proto.opset_import).get("", OLDEST_OPSET) < OLDEST_OPSET:
-        proto = _upgrade(proto, where)
-        tensors = _tensors(proto, file.parent, where)
     functions = {(normal(f.domain), f.name, f.overload): f for f in proto.functions}
     return Model(file, proto, opset_versions(proto.opset_import), functions, tensors)
 
@@ -67,9 +71,9 @@ def normal(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
-def opset_versions(imports: object) -> dict[str, int]:
+def opset_versions(imports: Iterable[OperatorSetIdProto]) -> dict[str, int]:
     """Return domain to version of a model's or function's opset imports."""
-    return {normal(entry.domain): entry.version for entry in imports}  # type: ignore[attr-defined]
+    return {normal(entry.domain): entry.version for entry in imports}
 
 
 def _parse(file: Path) -> ModelProto:
@@ -119,16 +123,22 @@ def _check(file: Path, where: str) -> None:
         raise InvalidModel(f"not a valid graph: {' '.join(lines)[:400]}", where) from error
 
 
-def _upgrade(proto: ModelProto, where: str) -> ModelProto:
-    try:
-        return onnx.version_converter.convert_version(proto, OLDEST_OPSET)
-    except Exception as error:
-        first = str(error).strip().splitlines()[-1:]
-        raise UnsupportedOp(
-            f"its opset is older than {OLDEST_OPSET} and cannot be converted: {' '.join(first)}",
-            where,
-            f"export it again with opset {OLDEST_OPSET} or newer",
-        ) from error
+def _check_operators(proto: ModelProto, where: str) -> None:
+    """Raise UnsupportedOp for a name that the default domain does not know."""
+    own = {(normal(function.domain), function.name) for function in proto.functions}
+
+    def visit(nodes: Iterable[NodeProto]) -> None:
+        for node in nodes:
+            known = normal(node.domain) or onnx.defs.has(node.op_type)
+            if not known and ("", node.op_type) not in own:
+                name = node.name or next(iter(node.output), "")
+                raise UnsupportedOp(
+                    f"there is no operator {node.op_type}", f"{where}: node '{name}'"
+                )
+            for graph in subgraphs(node):
+                visit(graph.node)
+
+    visit(proto.graph.node)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -181,8 +191,8 @@ def _tensors(proto: ModelProto, folder: Path, where: str) -> dict[int, Tensor]:
         names.add(candidate)
         return candidate
 
-    def visit_nodes(nodes: object) -> None:
-        for node in nodes:  # type: ignore[attr-defined]
+    def visit_nodes(nodes: Iterable[NodeProto]) -> None:
+        for node in nodes:
             for attribute in node.attribute:
                 if node.op_type == "Constant" and attribute.name == "value":
                     name = unique(node.output[0])

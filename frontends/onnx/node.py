@@ -76,8 +76,8 @@ class Node:
         origin = self.origin(value)
         if origin is not None and origin.load is not None:
             return origin.load()
-        which = f" (input '{origin.name}')" if origin is not None else ""
-        raise self.refuse(
-            f"its {what}{which} depends on the data, so shapes would too",
-            "export the model with this value as a constant",
-        )
+        which, hint = "", "export the model with this value as a constant"
+        if origin is not None:
+            which = f" (input '{origin.name}')"
+            hint = f"fix the input's value with --shape '{origin.name}:=VALUE'"
+        raise self.refuse(f"its {what}{which} depends on the data, so shapes would too", hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from onnx import ValueInfoProto
@@ -13,6 +14,9 @@ from pai.frontends.onnx.tensors import numpy_dtype
 from pai.runtime.errors import InvalidShape, UnsupportedOp
 
 Dimension = int | str | None
+
+# What exporters write for an open dimension that has no name.
+_NAMELESS = ("", "?", "-1", "None")
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the user said: sizes of named dimensions, and whole shapes of inputs."""
+    """What the user said: sizes of named dimensions, shapes of inputs, values of inputs."""
 
     named: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
 
 
 def declared(value: ValueInfoProto, where: str) -> Input:
@@ -55,18 +60,24 @@ def declared(value: ValueInfoProto, where: str) -> Input:
         if dim.HasField("dim_value"):
             dims.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
-            dims.append(dim.dim_param or None)
+            dims.append(dim.dim_param if dim.dim_param not in _NAMELESS else None)
     return Input(value.name, dtype, tuple(dims))
 
 
 def parse_sizes(specs: Sequence[str]) -> Sizes:
-    """Parse ``batch=8,seq=128`` and ``INPUT:1,3,224,224`` (several joined by ``;`` too).
+    """Parse ``batch=8,seq=128``, ``INPUT:1,3,224,224`` and ``INPUT:=16000`` (a fixed value).
+
+    Several may stand in one text, joined by ``;``.
 
     Raises:
         InvalidShape: when a text is neither.
     """
     sizes = Sizes()
     for spec in (part.strip() for text in specs for part in text.split(";")):
+        fixed = re.fullmatch(r"(.+?):=(.+)", spec)
+        if fixed:
+            sizes.values[fixed[1]] = _numbers(fixed[2], spec)
+            continue
         whole = re.fullmatch(r"(.+):\s*((?:\d+\s*(?:,\s*\d+\s*)*)?)", spec)
         if whole:
             name, dims = whole.groups()
@@ -86,6 +97,46 @@ def parse_sizes(specs: Sequence[str]) -> Sizes:
             if sizes.named.setdefault(name, size) != size:
                 raise InvalidShape(f"dimension '{name}' is given two sizes", f"--shape {spec}")
     return sizes
+
+
+def _numbers(text: str, spec: str) -> list[float]:
+    try:
+        return [float(part) if "." in part else int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InvalidShape(
+            f"cannot read the value '{text}'", f"--shape {spec}", "write INPUT:=NUMBER,NUMBER,..."
+        ) from error
+
+
+def fixed_values(inputs: Sequence[Input], specs: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the inputs whose value is fixed by ``INPUT:=VALUE``, as arrays.
+
+    Raises:
+        InvalidShape: an unknown input, or a number of values that does not fit its shape.
+    """
+    by_name = {entry.name: entry for entry in inputs}
+    found = {}
+    for name, numbers in parse_sizes(specs).values.items():
+        if name not in by_name:
+            raise InvalidShape(
+                f"there is no input '{name}'", "", f"the inputs are: {', '.join(by_name)}"
+            )
+        value = np.asarray(numbers).astype(by_name[name].dtype)
+        shape = _shape_of_values(by_name[name], value.size)
+        if shape is None:
+            raise InvalidShape(f"{value.size} values do not fit input {describe(by_name[name])}")
+        found[name] = value.reshape(shape)
+    return found
+
+
+def _shape_of_values(entry: Input, count: int) -> tuple[int, ...] | None:
+    """Return the shape that ``count`` fixed values of an input have, or None."""
+    if entry.dims is None:
+        return () if count == 1 else (count,)
+    if len(entry.dims) == 1 and not isinstance(entry.dims[0], int):
+        return (count,)
+    shape = tuple(dim for dim in entry.dims if isinstance(dim, int))
+    return shape if len(shape) == len(entry.dims) and prod(shape) == count else None
 
 
 def bind(inputs: Sequence[Input], specs: Sequence[str], where: str) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
+from onnx import TensorProto
 
 from pai.frontends.onnx.arrays import is_concrete
 from pai.frontends.onnx.node import Node
@@ -71,7 +72,8 @@ def _to_subbyte(x: Any, dtype: np.dtype) -> Any:
 @op("Cast")
 def cast(node: Node, x: Any) -> Any:
     """Convert the element type."""
-    target = numpy_dtype(node.attributes["to"])
+    to = node.attributes["to"]
+    target = numpy_dtype(TensorProto.DataType.Value(to) if isinstance(to, str) else to)
     if target.kind in "OSU" or x.dtype.kind in "OSU":
         raise node.refuse("strings are not supported", "convert them outside of the model")
     return cast_to(x, target, saturate=bool(node.attr("saturate", 1)))
@@ -88,4 +90,8 @@ def cast_like(node: Node, x: Any, like: Any) -> Any:
 @op("BitCast")
 def bit_cast(node: Node, x: Any) -> Any:
     """Read the bits as another type of the same width."""
-    return lax.bitcast_convert_type(jnp.asarray(x), numpy_dtype(node.attributes["to"]))
+    target = numpy_dtype(node.attributes["to"])
+    bits = jnp.asarray(x).astype(np.uint8) if x.dtype == np.bool_ else jnp.asarray(x)
+    if target == np.bool_:
+        return lax.bitcast_convert_type(bits, np.dtype(np.uint8)) != 0
+    return lax.bitcast_convert_type(bits, target)

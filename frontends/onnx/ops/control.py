@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,19 +25,36 @@ SHORT_LOOP = 2
 @op("If", folds=False)
 def if_(node: Node, condition: Any) -> Any:
     """Evaluate one branch: now when the condition is concrete, else by lax.cond."""
-    branches = node.attributes["then_branch"], node.attributes["else_branch"]
+    branches = [node.attributes[name] for name in _BRANCHES]
     if is_concrete(condition):
         return node.run_graph(branches[0 if condition.reshape(-1)[0] else 1])
     runs = [lambda g=graph: _arrays(node, node.run_graph(g)) for graph in branches]
-    shapes = [jax.eval_shape(run) for run in runs]
+    shapes = [_branch_types(node, run, name) for run, name in zip(runs, _BRANCHES, strict=True)]
     for index, (yes, no) in enumerate(zip(*shapes, strict=True)):
         if (yes.shape, yes.dtype) != (no.shape, no.dtype):
             raise node.refuse(
                 f"its branches give output {index} different types: "
                 f"{yes.dtype}{list(yes.shape)} and {no.dtype}{list(no.shape)}",
-                "make the condition a constant, or the branches agree",
+                _FIX,
             )
     return tuple(lax.cond(jnp.asarray(condition).reshape(()), *runs))
+
+
+_BRANCHES = ("then_branch", "else_branch")
+_FIX = "fix the value of the input it depends on with --shape 'INPUT:=VALUE'"
+
+
+def _branch_types(node: Node, run: Callable[[], Any], name: str) -> Any:
+    """Return the types of a branch's outputs.
+
+    Raises:
+        UnsupportedOp: when the branch cannot be evaluated at these shapes, whichever is taken.
+    """
+    try:
+        return jax.eval_shape(run)
+    except UnsupportedOp as error:
+        what = f"its {name} is chosen at run time but cannot be compiled for these shapes"
+        raise node.refuse(f"{what} ({error})", _FIX) from error
 
 
 def _arrays(node: Node, values: Sequence[Any]) -> tuple[Any, ...]:

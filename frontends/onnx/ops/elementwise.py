@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from pai.frontends.onnx.arrays import is_concrete, xp
+from pai.frontends.onnx.arrays import is_concrete, old_broadcast, xp
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.registry import op
 
@@ -68,26 +68,30 @@ def erf(_node: Node, x: Any) -> Any:
 
 
 @op("Add")
-def add(_node: Node, a: Any, b: Any) -> Any:
+def add(node: Node, a: Any, b: Any) -> Any:
     """Sum of two."""
+    b = old_broadcast(node, a, b)
     return xp(a, b).add(a, b)
 
 
 @op("Sub")
-def subtract(_node: Node, a: Any, b: Any) -> Any:
+def subtract(node: Node, a: Any, b: Any) -> Any:
     """Difference."""
+    b = old_broadcast(node, a, b)
     return xp(a, b).subtract(a, b)
 
 
 @op("Mul")
-def multiply(_node: Node, a: Any, b: Any) -> Any:
+def multiply(node: Node, a: Any, b: Any) -> Any:
     """Product of two."""
+    b = old_broadcast(node, a, b)
     return xp(a, b).multiply(a, b)
 
 
 @op("Div")
-def divide(_node: Node, a: Any, b: Any) -> Any:
+def divide(node: Node, a: Any, b: Any) -> Any:
     """Quotient; of integers, truncated toward zero."""
+    b = old_broadcast(node, a, b)
     if is_concrete(a, b) and a.dtype.kind in "iu":
         quotient = np.abs(a) // np.where(b == 0, 1, np.abs(b))
         return (quotient * np.sign(a) * np.sign(b)).astype(a.dtype)
@@ -104,8 +108,9 @@ def modulo(node: Node, a: Any, b: Any) -> Any:
 
 
 @op("Pow")
-def power(_node: Node, base: Any, exponent: Any) -> Any:
+def power(node: Node, base: Any, exponent: Any) -> Any:
     """Base to a power, in the base's type; small constant powers become products."""
+    exponent = old_broadcast(node, base, exponent)
     if is_concrete(exponent) and exponent.size == 1 and not is_concrete(base):
         shape = np.broadcast_shapes(base.shape, exponent.shape)
         if float(exponent.item()) == 0.5 and jnp.issubdtype(base.dtype, jnp.floating):
@@ -150,13 +155,12 @@ def clip(node: Node, x: Any, low: Any = None, high: Any = None) -> Any:
 
 @op("BitShift")
 def bit_shift(node: Node, a: Any, b: Any) -> Any:
-    """Shift bits; those shifted in are zero."""
+    """Shift bits; to the right the sign is kept, and whole widths or more leave only it."""
     a, b = jnp.broadcast_arrays(a, b)
-    return (
-        lax.shift_left(a, b)
-        if node.attr("direction") == "LEFT"
-        else (lax.shift_right_logical(a, b))
-    )
+    if node.attr("direction") == "LEFT":
+        return lax.shift_left(a, b)
+    signed = jnp.issubdtype(a.dtype, jnp.signedinteger)
+    return (lax.shift_right_arithmetic if signed else lax.shift_right_logical)(a, b)
 
 
 @op("BitwiseAnd")

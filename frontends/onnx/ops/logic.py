@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax import numpy as jnp
 
-from pai.frontends.onnx.arrays import is_concrete, xp
+from pai.frontends.onnx.arrays import is_concrete, old_broadcast, xp
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.registry import op
 
@@ -24,7 +24,8 @@ _BINARY = {
 }
 
 
-def _binary(function: str, _node: Node, a: Any, b: Any) -> Any:
+def _binary(function: str, node: Node, a: Any, b: Any) -> Any:
+    b = old_broadcast(node, a, b)
     return getattr(xp(a, b), function)(a, b)
 
 

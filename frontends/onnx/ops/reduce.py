@@ -82,10 +82,7 @@ _POINTWISE: dict[str, Callable[[Any], Any]] = {
 
 def _reduce(node: Node, x: Any, axes: Any = None) -> Any:
     """Reduce over ``axes``: an attribute in older versions, an input in newer ones."""
-    if axes is not None:
-        axes = ints(node.concrete(axes, "axes"))
-    else:
-        axes = node.attr("axes")
+    axes = node.attr("axes") if axes is None else ints(node.concrete(axes, "axes"))
     if not axes:
         if node.attr("noop_with_empty_axes", 0):
             return _POINTWISE.get(node.op_type, lambda v: v)(x)

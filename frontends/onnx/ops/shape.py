@@ -33,9 +33,9 @@ def identity(_node: Node, x: Any) -> Any:
 
 
 @op("Reshape")
-def reshape(node: Node, x: Any, shape: Any) -> Any:
+def reshape(node: Node, x: Any, shape: Any = None) -> Any:
     """Give new dimensions; 0 keeps one (unless ``allowzero``), -1 is worked out."""
-    dims = ints(node.concrete(shape, "shape"))
+    dims = list(node.attr("shape", ())) if shape is None else ints(node.concrete(shape, "shape"))
     if not node.attr("allowzero", 0):
         dims = [x.shape[i] if size == 0 else size for i, size in enumerate(dims)]
     if -1 in dims:
@@ -94,10 +94,7 @@ def concat(node: Node, *values: Any) -> Any:
 def split(node: Node, x: Any, sizes: Any = None) -> Any:
     """Cut along an axis, into given sizes or equal parts (the last may be smaller)."""
     axis = axis_of(node.attr("axis", 0), x.ndim)
-    if sizes is not None:
-        parts = ints(node.concrete(sizes, "split"))
-    else:
-        parts = node.attr("split")
+    parts = node.attr("split") if sizes is None else ints(node.concrete(sizes, "split"))
     if parts is None:
         count = node.attr("num_outputs") or len(node.outputs)
         chunk = -(-x.shape[axis] // count)
@@ -117,9 +114,12 @@ def expand(node: Node, x: Any, shape: Any) -> Any:
 
 
 @op("Tile", folds=False)
-def tile(node: Node, x: Any, repeats: Any) -> Any:
-    """Repeat along each dimension."""
+def tile(node: Node, x: Any, repeats: Any, axis: Any = None) -> Any:
+    """Repeat along each dimension; opset 1 names one dimension and its count."""
     counts = ints(node.concrete(repeats, "repeats"))
+    if axis is not None:
+        at = axis_of(int(node.concrete(axis, "axis").reshape(())), x.ndim)
+        counts = [counts[0] if i == at else 1 for i in range(x.ndim)]
     module = xp(x) if prod(counts) * prod(x.shape) <= CONCRETE_LIMIT else jnp
     return module.tile(x, counts)
 
