@@ -5,10 +5,12 @@ from __future__ import annotations
 REGISTRY: dict[str, str] = {
     "pai-inline": "pai.passes.simplify.inline:Inline",
     "pai-legalize": "pai.passes.simplify.legalize:Legalize",
+    "pai-fold-constants": "pai.passes.simplify.fold_constants:FoldConstants",
     "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
     "pai-dce": "pai.passes.simplify.dce:DeadCode",
     "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
     "pai-optimize-collectives": "pai.passes.partition.optimize_collectives:OptimizeCollectives",
+    "pai-fuse": "pai.passes.fuse.fusion:Fuse",
 }

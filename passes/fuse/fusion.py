@@ -8,11 +8,12 @@ from typing import ClassVar
 from pai.dialects.mlir import ir
 from pai.passes.base import Pass
 from pai.passes.fuse import ops
-from pai.passes.fuse.graph import Node, read_block
+from pai.passes.fuse.graph import Node, captured, read_block
 from pai.passes.fuse.groups import Grouping, Kernel
 from pai.passes.fuse.merge import merge_siblings
 from pai.passes.fuse.outline import Outliner
-from pai.passes.rewrite import main_function
+from pai.passes.rewrite import constant_operand, main_function, where
+from pai.runtime.errors import PassFailure
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,14 @@ class Fuse(Pass):
 
     def _fuse_block(self, block: ir.Block, outliner: Outliner, totals: _Totals) -> None:
         _drop_barriers(block)
-        for op in block.operations:
-            if op.operation.name in ops.CONTROL:
-                for region in op.operation.regions:
+        for view in block.operations:
+            op = view.operation
+            if op.name in ops.CONTROL:
+                for region in op.regions:
                     for inner in region.blocks:
                         self._fuse_block(inner, outliner, totals)
+            elif len(op.regions):
+                _sink_constants(op)
         nodes = read_block(block, self.constant_bytes)
         kernels = Grouping(nodes, self.max_evaluated, self.max_views).run()
         for kernel in kernels:
@@ -145,6 +149,27 @@ def _drop_barriers(block: ir.Block) -> None:
             for result, operand in zip(op.results, op.operands, strict=True):
                 result.replace_all_uses_with(operand)
             op.erase()
+
+
+def _sink_constants(op: ir.Operation) -> None:
+    """Copy the outer constants that the regions of a kernel's operation use into them."""
+    for region in op.regions:
+        for value in captured(region):
+            constant = constant_operand(value)
+            if constant is None:
+                raise PassFailure("a region of an operation uses outer values", where(op))
+            with ir.InsertionPoint.at_block_begin(region.blocks[0]):
+                copy = constant.clone()
+            uses = [use for use in value.uses if _is_inside(use.owner, op)]
+            for use in uses:
+                use.owner.operands[use.operand_number] = copy.results[0]
+
+
+def _is_inside(inner: ir.OpView, outer: ir.Operation) -> bool:
+    parent = inner.operation.parent
+    while parent is not None and parent.operation != outer:
+        parent = parent.operation.parent
+    return parent is not None
 
 
 def _name_bitcast(nodes: list[Node], kernel: Kernel) -> None:

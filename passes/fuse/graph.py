@@ -51,6 +51,8 @@ def read_block(block: ir.Block, constant_bytes: int) -> list[Node]:
     makers: dict[ir.Value, int] = {}
     for number, view in enumerate(block.operations):
         node = _read(view.operation, makers, constant_bytes)
+        if node.name in ops.IN_PLACE and _reads_its_buffer(nodes, node):
+            node.reads = (Read.WHOLE,) * len(node.reads)
         nodes.append(node)
         for result in node.op.results:
             makers[result] = number
@@ -62,27 +64,50 @@ def read_block(block: ir.Block, constant_bytes: int) -> list[Node]:
             if maker is not None and not node.stays and node.reads[position] is Read.WHOLE:
                 nodes[maker].pinned = True
         if node.name in ops.CONTROL:
-            for value in captured(node.op):
+            for value in (v for region in node.op.regions for v in captured(region)):
                 if value in makers:
                     nodes[makers[value]].pinned = True
     return nodes
 
 
-def captured(op: ir.Operation) -> list[ir.Value]:
-    """Return the values that the regions of ``op`` use and do not make, in order."""
+def _reads_its_buffer(nodes: list[Node], node: Node) -> bool:
+    """Whether an in-place update might read the buffer it writes, were its producers fused.
+
+    Gives up, with True, after looking at 64 producers.
+    """
+    count = len(node.op.results)
+    operands = list(node.op.operands)
+    buffers = set(operands[:count])
+    if not buffers.isdisjoint(operands[count:]):
+        return True
+    todo = [maker for maker in node.operands[count:] if maker is not None]
+    seen: set[int] = set()
+    while todo:
+        number = todo.pop()
+        if number in seen or not nodes[number].elemental:
+            continue
+        seen.add(number)
+        if len(seen) > 64 or not buffers.isdisjoint(nodes[number].op.operands):
+            return True
+        todo += [maker for maker in nodes[number].operands if maker is not None]
+    return False
+
+
+def captured(region: ir.Region) -> list[ir.Value]:
+    """Return the values that a region uses and does not make, in order of first use."""
     inside: set[ir.Value] = set()
     used: dict[ir.Value, None] = {}
 
-    def visit(inner: ir.Operation) -> None:
-        for region in inner.regions:
-            for block in region.blocks:
-                inside.update(block.arguments)
-                for child in block.operations:
-                    used.update(dict.fromkeys(child.operands))
-                    inside.update(child.results)
-                    visit(child.operation)
+    def visit(inner: ir.Region) -> None:
+        for block in inner.blocks:
+            inside.update(block.arguments)
+            for op in block.operations:
+                used.update(dict.fromkeys(op.operands))
+                inside.update(op.results)
+                for child in op.regions:
+                    visit(child)
 
-    visit(op)
+    visit(region)
     return [value for value in used if value not in inside]
 
 

@@ -6,6 +6,7 @@ joint kernel is called at that place, so the order of the block stays a topologi
 
 from __future__ import annotations
 
+from pai.dialects.mlir import ir
 from pai.passes.fuse import ops
 from pai.passes.fuse.graph import Node
 from pai.passes.fuse.groups import Kernel
@@ -22,13 +23,13 @@ def merge_siblings(nodes: list[Node], kernels: list[Kernel], max_evaluated: int)
         max_evaluated: limit of the operations evaluated in one kernel.
     """
     merged: list[Kernel] = []
-    open_kernels: dict[tuple[tuple[int, ...], int], Kernel] = {}
+    open_kernels: dict[tuple[tuple[int, ...], ir.Value], Kernel] = {}
     for kernel in kernels:
         shape = ops.shape_of(nodes[kernel.roots[0]].op.results[0].type)
         inputs = _inputs(nodes, kernel)
         partner = None
         if kernel.kind == "loop":
-            candidates = (open_kernels.get((shape, value)) for value in sorted(inputs))
+            candidates = (open_kernels.get((shape, value)) for value in inputs)
             fitting = (c for c in candidates if c and _fits(c, kernel, inputs, max_evaluated))
             partner = next(fitting, None)
         if partner is None:
@@ -40,25 +41,26 @@ def merge_siblings(nodes: list[Node], kernels: list[Kernel], max_evaluated: int)
             partner.evaluated += kernel.evaluated
         if partner.kind == "loop":
             for value in inputs:
-                if nodes[value].bytes >= nodes[kernel.roots[0]].bytes:
+                if ops.bytes_of(value.type) >= nodes[kernel.roots[0]].bytes:
                     open_kernels[shape, value] = partner
     return merged
 
 
-def _inputs(nodes: list[Node], kernel: Kernel) -> set[int]:
-    """Return the nodes whose results the kernel reads from memory."""
+def _inputs(nodes: list[Node], kernel: Kernel) -> dict[ir.Value, int]:
+    """Return the values the kernel reads from memory and the nodes that make them (or -1)."""
     inside = set(kernel.members)
-    return {
-        maker
-        for number in kernel.members
-        for maker in nodes[number].operands
-        if maker is not None and maker not in inside
-    }
+    inputs: dict[ir.Value, int] = {}
+    for number in kernel.members:
+        node = nodes[number]
+        for value, maker in zip(node.op.operands, node.operands, strict=True):
+            if maker is None or maker not in inside:
+                inputs[value] = -1 if maker is None else maker
+    return inputs
 
 
-def _fits(earlier: Kernel, later: Kernel, inputs: set[int], max_evaluated: int) -> bool:
+def _fits(earlier: Kernel, later: Kernel, inputs: dict[ir.Value, int], max_evaluated: int) -> bool:
     return (
-        all(value < earlier.roots[0] for value in inputs)
+        all(maker < earlier.roots[0] for maker in inputs.values())
         and earlier.evaluated + later.evaluated <= max_evaluated
         and len(earlier.roots) + len(later.roots) <= MAX_RESULTS
     )

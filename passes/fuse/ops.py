@@ -19,21 +19,16 @@ class Read(Enum):
     WHOLE = "the whole buffer: the operand must be in memory"
 
 
+_CHEAP = """abs add and ceil clamp compare complex convert count_leading_zeros floor imag is_finite
+maximum minimum multiply negate not or popcnt real reduce_precision round_nearest_afz
+round_nearest_even select shift_left shift_right_arithmetic shift_right_logical sign subtract xor"""
+_DEAR = """atan2 cbrt cosine exponential exponential_minus_one log log_plus_one logistic power
+remainder sine tan tanh map"""
 # Weight: what one element costs, in units of one addition.
 _ELEMENTWISE: dict[str, float] = {
-    **dict.fromkeys(
-        "abs add and ceil clamp compare complex convert count_leading_zeros floor imag is_finite "
-        "maximum minimum multiply negate not or popcnt real reduce_precision "
-        "round_nearest_afz round_nearest_even select shift_left shift_right_arithmetic "
-        "shift_right_logical sign subtract xor".split(),
-        1.0,
-    ),
+    **dict.fromkeys(_CHEAP.split(), 1.0),
     **dict.fromkeys(("divide", "sqrt", "rsqrt"), 4.0),
-    **dict.fromkeys(
-        "atan2 cbrt cosine exponential exponential_minus_one log log_plus_one logistic power "
-        "remainder sine tan tanh map".split(),
-        10.0,
-    ),
+    **dict.fromkeys(_DEAR.split(), 10.0),
 }
 _INDEXED: dict[str, float] = {
     "broadcast_in_dim": 0.25,
@@ -58,6 +53,8 @@ _HEADS: dict[str, tuple[str, tuple[Read, ...]]] = {
     "select_and_scatter": ("select_and_scatter", (Read.WHOLE,)),
     "reduce_window": ("reduce_window", (Read.WHOLE,)),
 }
+# Their results start out as copies of their first operands, one each.
+IN_PLACE = frozenset({"stablehlo.dynamic_update_slice", "stablehlo.scatter"})
 HEAVY = frozenset({"stablehlo.dot_general", "stablehlo.convolution"})
 # What stays in @main between the kernels.
 STAYS = frozenset(

@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pai.dialects.mlir import func, ir
-from pai.passes.fuse.graph import Node, captured
+from pai.passes.fuse.graph import Node
 from pai.passes.fuse.groups import Kernel
-from pai.runtime.errors import PassFailure
-
-# Heads whose result starts out as a copy of these operands: result number -> operand number.
-_IN_PLACE = {"stablehlo.dynamic_update_slice", "stablehlo.scatter"}
+from pai.passes.fuse.ops import IN_PLACE
 
 
 @dataclass
@@ -35,8 +32,9 @@ class Outliner:
         The old operations still use the old values, until ``replace`` is called.
         """
         members = [nodes[number].op for number in kernel.members]
-        leaves = _leaves(members)
         roots = [nodes[number].op for number in kernel.roots]
+        in_place = _in_place_operands(roots)
+        leaves = in_place + _leaves(members, len(in_place))
         name = self._function(kernel.kind, members, leaves, roots)
         outputs = [result for root in roots for result in root.results]
         arguments = [self._made.get(value, value) for value in leaves]
@@ -59,12 +57,13 @@ class Outliner:
         roots: Sequence[ir.Operation],
     ) -> str:
         """Return the name of the kernel function with this body, made if it is new."""
-        function = _build(self.module, members, leaves, roots)
+        count = len(_in_place_operands(roots))
+        function = _build(self.module, members, leaves, roots, count)
         function.attributes["pai.kernel"] = ir.StringAttr.get(kind)
-        alias = _alias(kind, members, leaves, roots)
-        if alias:
-            function.attributes["pai.alias"] = ir.DenseI64ArrayAttr.get(alias)
-        key = hashlib.sha256(function.get_asm(enable_debug_info=False).encode()).hexdigest()[:32]
+        pairs = [0, 0] if kind == "bitcast" else [n for pair in range(count) for n in (pair, pair)]
+        if pairs:
+            function.attributes["pai.alias"] = ir.DenseI64ArrayAttr.get(pairs)
+        key = hashlib.sha256(function.get_asm(use_local_scope=True).encode()).hexdigest()[:32]
         if key in self.names:
             function.erase()
             return self.names[key]
@@ -77,12 +76,27 @@ class Outliner:
         return name
 
 
-def _leaves(members: Sequence[ir.Operation]) -> list[ir.Value]:
-    """Return the values that the members read and do not make, in order of first use."""
+def _in_place_operands(roots: Sequence[ir.Operation]) -> list[ir.Value]:
+    """Return the operands whose buffers the results may take over, one per result.
+
+    Each has an argument of its own, even when the kernel reads the same value elsewhere too.
+    """
+    root = roots[0]
+    return list(root.operands)[: len(root.results)] if root.name in IN_PLACE else []
+
+
+def _leaves(members: Sequence[ir.Operation], in_place: int) -> list[ir.Value]:
+    """Return the values that the members read and do not make, in order of first use.
+
+    Args:
+        members: the kernel's operations; the last one is the root.
+        in_place: so many of the root's first operands are left out.
+    """
     inside: set[ir.Value] = set()
     leaves: dict[ir.Value, None] = {}
     for op in members:
-        for value in op.operands:
+        skipped = in_place if op is members[-1] else 0
+        for value in list(op.operands)[skipped:]:
             if value not in inside:
                 leaves[value] = None
         inside.update(op.results)
@@ -94,45 +108,25 @@ def _build(
     members: Sequence[ir.Operation],
     leaves: Sequence[ir.Value],
     roots: Sequence[ir.Operation],
+    in_place: int,
 ) -> ir.Operation:
-    """Return a new private function ``@k`` at the end of the module that computes the roots."""
+    """Return a new private function at the end of the module that computes the roots."""
     outputs = [result for root in roots for result in root.results]
     kind = ir.FunctionType.get([v.type for v in leaves], [v.type for v in outputs], module.context)
     with roots[0].location, ir.InsertionPoint(module.body):
-        function = func.FuncOp("k", kind, visibility="private")
+        function = func.FuncOp("kernel", kind, visibility="private")
         block = function.add_entry_block()
-    values: dict[ir.Value, ir.Value] = dict(zip(leaves, block.arguments, strict=True))
+    arguments = list(block.arguments)
+    values: dict[ir.Value, ir.Value] = dict(
+        zip(leaves[in_place:], arguments[in_place:], strict=True)
+    )
     with ir.InsertionPoint(block):
         for op in members:
-            if len(op.regions) and captured(op):
-                raise PassFailure("a region inside a kernel uses outer values", str(op.location))
+            own = arguments[:in_place] if op is members[-1] else []
             copy = op.clone()
             for position, value in enumerate(op.operands):
-                copy.operands[position] = values[value]
+                copy.operands[position] = own[position] if position < len(own) else values[value]
             values.update(zip(op.results, copy.results, strict=True))
         with roots[0].location:
             func.ReturnOp([values[value] for value in outputs])
     return function.operation
-
-
-def _alias(
-    kind: str,
-    members: Sequence[ir.Operation],
-    leaves: Sequence[ir.Value],
-    roots: Sequence[ir.Operation],
-) -> list[int]:
-    """Return (result, operand) pairs whose buffers may be one."""
-    (root,) = roots if len(roots) == 1 else (None,)
-    if root is None:
-        return []
-    if kind == "bitcast":
-        return [0, 0]
-    if root.name not in _IN_PLACE:
-        return []
-    pairs: list[int] = []
-    for number in range(len(root.results)):
-        value = root.operands[number]
-        others = [op for op in members if value in list(op.operands)]
-        if value in leaves and others == [root] and list(root.operands).count(value) == 1:
-            pairs += [number, leaves.index(value)]
-    return pairs
