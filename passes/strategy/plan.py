@@ -284,6 +284,9 @@ def plan_from_toml(text: str, where: str = "plan") -> Plan:
     if top.data.get("format", FORMAT) != FORMAT:
         raise top.error("format", f"is {top.data['format']}", f"this version reads {FORMAT}")
     axes = top.table("mesh")
+    for name in axes.data:
+        if not re.fullmatch(r"(?!p\d+$)[A-Za-z_]\w*", name):
+            raise axes.error(name, "is not a name for an axis", "use letters, but not p<number>")
     mesh = Mesh(tuple((name, axes.integer(name, least=1)) for name in axes.data))
     devices = top.integer("devices", mesh.num_devices, least=1)
     if devices != mesh.num_devices:
