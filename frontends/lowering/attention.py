@@ -220,5 +220,3 @@ def linear_attention(
     tokens = tuple(None if t is None else jnp.moveaxis(t, 2, 0) for t in (q, k, v, decay, beta))
     last, outputs = lax.scan(step, state, tokens)
     return jnp.moveaxis(outputs, 0, 2), last
-
-

@@ -134,6 +134,4 @@ def _transpose_kernel(w: Any, groups: int) -> Any:
     if groups == 1:
         return jnp.swapaxes(w, 0, 1)
     w = jnp.reshape(w, (groups, channels // groups, per_group, *kernel))
-    return jnp.reshape(
-        jnp.swapaxes(w, 1, 2), (groups * per_group, channels // groups, *kernel)
-    )
+    return jnp.reshape(jnp.swapaxes(w, 1, 2), (groups * per_group, channels // groups, *kernel))

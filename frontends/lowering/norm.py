@@ -71,9 +71,7 @@ def channel_affine(y: Any, scale: Any, bias: Any) -> Any:
     return y
 
 
-def batch_norm(
-    x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: float
-) -> Any:
+def batch_norm(x: Any, scale: Any, bias: Any, mean: Any, variance: Any, epsilon: float) -> Any:
     """Normalize dimension 1 of ``x`` with given statistics (channels,)."""
     acc = accumulator(x.dtype)
     inverse = lax.rsqrt(jnp.asarray(variance).astype(acc) + np.array(epsilon, acc))
@@ -98,9 +96,7 @@ def group_norm(x: Any, groups: int, epsilon: float) -> Any:
     return jnp.reshape(y, x.shape)
 
 
-def local_response_norm(
-    x: Any, size: int, *, alpha: float, beta: float, bias: float
-) -> Any:
+def local_response_norm(x: Any, size: int, *, alpha: float, beta: float, bias: float) -> Any:
     """Divide by a power of the sum of squares over ``size`` neighbouring channels.
 
     ``x / (bias + alpha / size * sum)^beta``; for even sizes the longer half comes after.

@@ -94,12 +94,8 @@ def max_pool_with_indices(
     where: Any = None
     for tap in itertools.product(*(range(k) for k in window.kernel)):
         start = [t * d for t, d in zip(tap, window.dilations, strict=True)]
-        stop = [
-            b + (n - 1) * s + 1 for b, n, s in zip(start, out, window.strides, strict=True)
-        ]
-        value = lax.slice(
-            padded, (0, 0, *start), (*x.shape[:2], *stop), (1, 1, *window.strides)
-        )
+        stop = [b + (n - 1) * s + 1 for b, n, s in zip(start, out, window.strides, strict=True)]
+        value = lax.slice(padded, (0, 0, *start), (*x.shape[:2], *stop), (1, 1, *window.strides))
         index, inside = _positions(start, window, spatial, out, weights)
         if best is None:
             best, where = value, jnp.where(inside, index, -1)

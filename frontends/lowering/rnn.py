@@ -44,9 +44,7 @@ def activation(name: str, alpha: float | None = None, beta: float | None = None)
         "softplus": jax.nn.softplus,
         "affine": lambda x: or_else(alpha, 1.0) * x + or_else(beta, 0.0),
         "leakyrelu": lambda x: jnp.where(x >= 0, x, or_else(alpha, 0.01) * x),
-        "thresholdedrelu": lambda x: jnp.where(
-            x > or_else(alpha, 1.0), x, jnp.zeros((), x.dtype)
-        ),
+        "thresholdedrelu": lambda x: jnp.where(x > or_else(alpha, 1.0), x, jnp.zeros((), x.dtype)),
         "scaledtanh": lambda x: or_else(alpha, 1.0) * jnp.tanh(or_else(beta, 1.0) * x),
         "hardsigmoid": lambda x: jnp.clip(or_else(alpha, 0.2) * x + or_else(beta, 0.5), 0, 1),
         "elu": lambda x: jnp.where(x >= 0, x, or_else(alpha, 1.0) * jnp.expm1(x)),
@@ -184,9 +182,7 @@ def gru_step(
     return step
 
 
-def simple_step(
-    w: Any, function: Activation, *, clip: float | None = None
-) -> Step:
+def simple_step(w: Any, function: Activation, *, clip: float | None = None) -> Step:
     """Return the step of a plain recurrent network with recurrent weights (hidden, hidden)."""
 
     def step(x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -98,9 +98,7 @@ def _borders(n: int, align_corners: bool) -> tuple[float, float]:
     return (0.0, n - 1.0) if align_corners else (-0.5, n - 0.5)
 
 
-def _fetch(
-    image: Any, index: Sequence[Any], padding: str, align_corners: bool
-) -> Any:
+def _fetch(image: Any, index: Sequence[Any], padding: str, align_corners: bool) -> Any:
     """Read integer positions (batch, points) with the padding mode applied to them."""
     spatial = image.shape[2:]
     if padding == "zeros":
@@ -117,9 +115,7 @@ def _fetch(
     return read_pixels(image, index)
 
 
-def grid_sample(
-    image: Any, grid: Any, *, mode: str, padding: str, align_corners: bool
-) -> Any:
+def grid_sample(image: Any, grid: Any, *, mode: str, padding: str, align_corners: bool) -> Any:
     """Sample ``image`` at normalized positions, as PyTorch's grid_sample does.
 
     Args:
@@ -161,9 +157,7 @@ def _settle(at: Any, n: int, padding: str, align_corners: bool) -> Any:
     return at
 
 
-def _blend(
-    image: Any, where: Sequence[Any], mode: str, padding: str, align_corners: bool
-) -> Any:
+def _blend(image: Any, where: Sequence[Any], mode: str, padding: str, align_corners: bool) -> Any:
     """Sum the taps around each position with their linear or cubic weights."""
     floors = [jnp.floor(at) for at in where]
     fracs = [at - low for at, low in zip(where, floors, strict=True)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering import attention as lowering
 from pai.frontends.lowering.convolution import accumulator
 from pai.frontends.onnx.node import Node
@@ -22,9 +23,7 @@ def _offset(q: Any, past_key: Any, valid: Any) -> Any:
     return 0 if valid is None else valid.astype(np.int32) - q.shape[2]
 
 
-def _masks(
-    node: Node, q: Any, keys: int, mask: Any, past_key: Any, valid: Any
-) -> tuple[Any, Any]:
+def _masks(node: Node, q: Any, keys: int, mask: Any, past_key: Any, valid: Any) -> tuple[Any, Any]:
     """Return (allowed, bias) from the mask, causality, window and padding."""
     allowed, bias = None, None
     if mask is not None:
@@ -93,9 +92,7 @@ def attention(
 
 
 @op("RotaryEmbedding", 23)
-def rotary_embedding(
-    node: Node, x: Any, cos: Any, sin: Any, positions: Any = None
-) -> Any:
+def rotary_embedding(node: Node, x: Any, cos: Any, sin: Any, positions: Any = None) -> Any:
     """RotaryEmbedding: caches are per position, or per token where there are no positions."""
     packed = np.ndim(x) == 3
     heads = lowering.split_heads(x, node.attr("num_heads")) if packed else x

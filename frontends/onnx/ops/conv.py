@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, nn
+
 from pai.frontends.lowering.convolution import convolve, convolve_transposed
 from pai.frontends.lowering.sampling import sample_linear
 from pai.frontends.lowering.window import same_padding
@@ -139,9 +140,7 @@ def causal_conv_with_state(
 
 
 @op("DeformConv", 19)
-def deform_conv(
-    node: Node, x: Any, w: Any, offset: Any, bias: Any = None, mask: Any = None
-) -> Any:
+def deform_conv(node: Node, x: Any, w: Any, offset: Any, bias: Any = None, mask: Any = None) -> Any:
     """DeformConv: bilinear samples at shifted taps, then one matrix product per group."""
     spatial, kernel = tuple(x.shape[2:]), tuple(w.shape[2:])
     window = node_window(node, spatial, kernel)

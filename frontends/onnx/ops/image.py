@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering.sampling import read_pixels
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.ops.nn_common import text

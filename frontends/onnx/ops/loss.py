@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from pai.frontends.lowering.convolution import accumulator
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.ops.nn_common import text, wants
@@ -57,4 +58,3 @@ def softmax_cross_entropy(node: Node, x: Any, target: Any, weight: Any = None) -
     log_prob = jax.nn.log_softmax(wide, axis=1)
     loss = _pick_loss(node, log_prob, target, weight).astype(x.dtype)
     return (loss, log_prob.astype(x.dtype)) if wants(node, 1) else loss
-

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering.window import Window, make_window
 from pai.frontends.onnx.node import Node
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.ops.nn_common import text
 from pai.frontends.onnx.registry import op
@@ -25,7 +26,9 @@ def _each(groups: int, values: tuple[Any, ...], update: Update) -> tuple[Any, ..
     count = len(values) // groups
     kinds = [values[i * count : (i + 1) * count] for i in range(groups)]
     done = [
-        tuple(new.astype(old.dtype) for new, old in zip(update(*row), (row[0], *row[2:]), strict=True))
+        tuple(
+            new.astype(old.dtype) for new, old in zip(update(*row), (row[0], *row[2:]), strict=True)
+        )
         for row in zip(*kinds, strict=True)
     ]
     return tuple(value for kind in zip(*done, strict=True) for value in kind)

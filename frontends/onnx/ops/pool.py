@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering.convolution import accumulator
 from pai.frontends.lowering.pooling import (
     average_pool,

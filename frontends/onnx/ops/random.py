@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.registry import op
 from pai.frontends.onnx.tensors import numpy_dtype

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering import sampling
 from pai.frontends.lowering.resize import Coordinates, resize_axis, working_type
 from pai.frontends.onnx.node import Node
@@ -80,9 +81,7 @@ def _resize(
 
 
 @op("Resize", 11)
-def resize(
-    node: Node, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None
-) -> Any:
+def resize(node: Node, x: Any, roi: Any = None, scales: Any = None, sizes: Any = None) -> Any:
     """Resize with every coordinate mapping; scales and sizes must be known."""
     coordinates = Coordinates(
         text(node, "coordinate_transformation_mode", "half_pixel"),
@@ -103,9 +102,7 @@ def resize(
 @op("Upsample", 9)
 def resize_simple(node: Node, x: Any, scales: Any) -> Any:
     """Resize of opset 10 and Upsample: positions are divided by the scale."""
-    return _resize(
-        node, x, scales, None, coordinates=Coordinates("asymmetric"), rounding="simple"
-    )
+    return _resize(node, x, scales, None, coordinates=Coordinates("asymmetric"), rounding="simple")
 
 
 @op("Upsample", 7)
@@ -132,6 +129,4 @@ def grid_sample(node: Node, x: Any, grid: Any) -> Any:
 def affine_grid(node: Node, theta: Any, size: Any) -> Any:
     """AffineGrid; the size must be known."""
     sizes = [int(v) for v in node.concrete(size, "output size")]
-    return sampling.affine_grid(
-        theta, sizes[2:], align_corners=bool(node.attr("align_corners", 0))
-    )
+    return sampling.affine_grid(theta, sizes[2:], align_corners=bool(node.attr("align_corners", 0)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
 from pai.frontends.lowering import rnn
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.ops.nn_common import text, texts
@@ -86,8 +87,7 @@ def run_recurrent(
     outputs, finals = [], []
     for number, functions in enumerate(node_activations(node, defaults)):
         states = tuple(
-            jnp.zeros((x.shape[1], hidden), x.dtype) if v is None else v[number]
-            for v in initial
+            jnp.zeros((x.shape[1], hidden), x.dtype) if v is None else v[number] for v in initial
         )
         y, last = rnn.run_direction(
             make_step(number, functions, states),
