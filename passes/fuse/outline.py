@@ -31,7 +31,7 @@ class Outliner:
 
         The old operations still use the old values, until ``replace`` is called.
         """
-        members = [nodes[number].op for number in kernel.members]
+        members = [nodes[number].op for number in _canonical_order(nodes, kernel)]
         roots = [nodes[number].op for number in kernel.roots]
         in_place = _in_place_operands(roots)
         leaves = in_place + _leaves(members, len(in_place))
@@ -74,6 +74,25 @@ class Outliner:
         function.attributes["pai.key"] = ir.StringAttr.get(key)
         self.names[key] = name
         return name
+
+
+def _canonical_order(nodes: Sequence[Node], kernel: Kernel) -> list[int]:
+    """Return the members so that each follows its operands, whatever their order in the block.
+
+    Kernels that do the same then have the same text.
+    """
+    inside = set(kernel.members)
+    order: dict[int, None] = {}
+    todo = [(root, False) for root in reversed(kernel.roots)]
+    while todo:
+        number, operands_done = todo.pop()
+        if operands_done:
+            order[number] = None
+        elif number not in order:
+            todo.append((number, True))
+            below = [n for n in nodes[number].operands if n is not None and n in inside]
+            todo += [(n, False) for n in reversed(below) if n not in order]
+    return list(order)
 
 
 def _in_place_operands(roots: Sequence[ir.Operation]) -> list[ir.Value]:

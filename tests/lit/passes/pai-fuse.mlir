@@ -12,7 +12,7 @@
 // CHECK-NOT: stablehlo.add
 // CHECK: return
 func.func public @main(%x: tensor<8x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xf32>, %n: tensor<i32>)
-    -> (tensor<8x4xf32>, tensor<8xf32>, tensor<i32>) {
+    -> (tensor<8x4xf32>, tensor<8x4xf32>, tensor<i32>) {
   %zero = stablehlo.constant dense<0.0> : tensor<8x4xf32>
   %bias = stablehlo.broadcast_in_dim %b, dims = [1] : (tensor<4xf32>) -> tensor<8x4xf32>
   %0 = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<8x4xf32>, tensor<4x4xf32>) -> tensor<8x4xf32>
@@ -37,7 +37,7 @@ func.func public @main(%x: tensor<8x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xf3
     %13 = stablehlo.add %i, %one : tensor<i32>
     stablehlo.return %13 : tensor<i32>
   }
-  return %10, %7, %11 : tensor<8x4xf32>, tensor<8xf32>, tensor<i32>
+  return %10, %5, %11 : tensor<8x4xf32>, tensor<8x4xf32>, tensor<i32>
 }
 
 // CHECK-LABEL: func.func private @kernel_dot_0(
