@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STAGES: dict[str, str] = {
-    "simplify": "pai-inline,pai-legalize,pai-cse,pai-dce",
+    "simplify": "pai-inline,pai-legalize,pai-fold-constants,pai-dtype-cleanup,pai-cse,pai-dce",
 }
 
 

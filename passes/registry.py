@@ -6,6 +6,7 @@ REGISTRY: dict[str, str] = {
     "pai-inline": "pai.passes.simplify.inline:Inline",
     "pai-legalize": "pai.passes.simplify.legalize:Legalize",
     "pai-fold-constants": "pai.passes.simplify.fold_constants:FoldConstants",
+    "pai-dtype-cleanup": "pai.passes.simplify.dtype_cleanup:DtypeCleanup",
     "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
     "pai-dce": "pai.passes.simplify.dce:DeadCode",
     "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
