@@ -21,7 +21,8 @@ def localize_while(self: Localizer, op: ir.Operation) -> None:
     inits = [self.get(v, a) for v, a in zip(op.operands, layouts, strict=True)]
     types = [value.type for value in inits]
     new = self.emit.op("stablehlo.while", types, inits, regions=2)
-    for region, target, wanted in zip(op.regions, new.regions, ([()], layouts), strict=True):
+    returned: list[list[Layout]] = [[()], layouts]
+    for region, target, wanted in zip(op.regions, new.regions, returned, strict=True):
         old = region.blocks[0]
         block = target.blocks.append(*types, arg_locs=[v.location for v in old.arguments])
         for value, local, layout in zip(old.arguments, block.arguments, layouts, strict=True):

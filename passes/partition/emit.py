@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import numpy_dtype
 from pai.passes.partition.layout import Atoms, Grid
@@ -37,14 +38,28 @@ def array_attr(values: Sequence[int]) -> ir.Attribute:
 
 
 def splat(type_: ir.Type, value: Any) -> ir.Attribute:
-    """Return a dense attribute of ``type_`` with every element equal to ``value``."""
-    dtype = numpy_dtype(type_)
+    """Return a dense attribute of ``type_``, not complex, with every element ``value``."""
     element = type_.element_type
-    if dtype.kind == "c":
-        return ir.DenseElementsAttr.get(np.full(type_.shape, value, dtype))
     if isinstance(element, ir.IntegerType):
         return ir.DenseElementsAttr.get_splat(type_, ir.IntegerAttr.get(element, int(value)))
     return ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get(element, float(value)))
+
+
+def complex_constant(type_: ir.Type, elements: str) -> ir.Value:
+    """Append a complex constant; the bindings cannot hold its attribute, so it goes by text."""
+    op = ir.Operation.parse(f"%0 = stablehlo.constant dense<{elements}> : {type_}")
+    ir.InsertionPoint.current.insert(op)
+    return op.results[0]
+
+
+def complex_elements(op: ir.Operation) -> str:
+    """Return what stands in ``dense<...>`` of a complex constant."""
+    return str(op).partition("dense<")[2].partition(">")[0]
+
+
+def is_complex(type_: ir.Type) -> bool:
+    """Whether the elements of a tensor are complex."""
+    return isinstance(type_.element_type, ir.ComplexType)
 
 
 def identity(kind: str, element: ir.Type) -> Any:
@@ -121,9 +136,11 @@ class Emitter:
         key = (str(type_), repr(value))
         cache = self._cache[-1]
         if key not in cache:
-            cache[key] = self.op(
-                "stablehlo.constant", [type_], [], {"value": splat(type_, value)}
-            ).result
+            if is_complex(type_):
+                cache[key] = complex_constant(type_, f"({float(value)},0.0)")
+            else:
+                attributes = {"value": splat(type_, value)}
+                cache[key] = self.op("stablehlo.constant", [type_], [], attributes).result
         return cache[key]
 
     def scalar(self, value: int) -> ir.Value:

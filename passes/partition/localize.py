@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pai.dialects.mlir import ir, sdy
-from pai.dialects.sdy import mesh_from_module, mesh_ops, sharding_from_attr
+from pai.dialects.sdy import SHARDING, mesh_from_module, mesh_ops, sharding_from_attr
 from pai.dialects.types import dtype_name, is_static_tensor
 from pai.passes.base import Pass
 from pai.passes.partition.control import CONTROL, STRUCTURE
-from pai.passes.partition.emit import Emitter, tensor
+from pai.passes.partition.emit import (
+    Emitter,
+    complex_constant,
+    complex_elements,
+    is_complex,
+    tensor,
+)
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
-from pai.passes.partition.layout import Grid, Layout, replicated
+from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
 from pai.passes.partition.reshard import reshard
 from pai.passes.partition.rule import Rule, Vote, assign, layout_of
@@ -22,9 +28,16 @@ from pai.runtime.errors import InvalidSharding, PassFailure, UnsupportedOp
 from pai.runtime.mesh import Mesh, Sharding
 
 COLLECTIVES = frozenset(
-    f"stablehlo.{name}"
-    for name in "all_reduce all_gather reduce_scatter all_to_all collective_permute "
-    "collective_broadcast partition_id replica_id".split()
+    {
+        "stablehlo.all_reduce",
+        "stablehlo.all_gather",
+        "stablehlo.reduce_scatter",
+        "stablehlo.all_to_all",
+        "stablehlo.collective_permute",
+        "stablehlo.collective_broadcast",
+        "stablehlo.partition_id",
+        "stablehlo.replica_id",
+    }
 )
 
 
@@ -79,6 +92,7 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
         raise InvalidSharding("the module has no sdy.mesh", hint="run the strategy stage first")
     out = Localized(mesh)
     with module.context, ir.Location.unknown():
+        _plain_constants(module)
         grid = Grid(mesh, _cuts(module))
         mains = [op for op in module.body.operations if op.operation.name == "func.func"]
         if len(mains) != 1:
@@ -96,12 +110,29 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
     return out
 
 
+def _plain_constants(module: ir.Module) -> None:
+    """Turn sdy.constant back into stablehlo.constant, in every region."""
+    for op in [op for op in _walk(module.operation) if op.name == "sdy.constant"]:
+        with op.location, ir.InsertionPoint(op):
+            type_ = op.results[0].type
+            if is_complex(type_):
+                new = complex_constant(type_, complex_elements(op)).owner
+            else:
+                new = ir.Operation.create(
+                    "stablehlo.constant", [type_], attributes={"value": op.attributes["value"]}
+                )
+            if SHARDING in op.attributes:
+                new.attributes[SHARDING] = op.attributes[SHARDING]
+        op.results[0].replace_all_uses_with(new.results[0])
+        op.erase()
+
+
 def unsharded(module: ir.Module) -> tuple[tuple[Sharding, ...], tuple[Sharding, ...]]:
     """Drop the shardings of a module for one device, in place; return those left: none."""
     main = module.operation
     for op in _walk(module.operation):
-        if "sdy.sharding" in op.attributes:
-            del op.attributes["sdy.sharding"]
+        if SHARDING in op.attributes:
+            del op.attributes[SHARDING]
         if op.name == "func.func" and ir.StringAttr(op.attributes["sym_name"]).value == "main":
             main = op
     with module.context:
@@ -133,7 +164,7 @@ def _cuts(module: ir.Module) -> dict[str, frozenset[int]]:
     """Return where the sub-axes of every sharding cut each axis."""
     attrs: set[ir.Attribute] = set()
     for op in _walk(module.operation):
-        names = SHARDING_ATTRIBUTES.get(op.name, ("sdy.sharding",))
+        names = SHARDING_ATTRIBUTES.get(op.name, (SHARDING,))
         for name in names:
             if name in op.attributes:
                 attrs |= set(_shardings(op.attributes[name]))
@@ -178,7 +209,7 @@ def _func_attrs(op: ir.Operation, kind: str) -> list[ir.Attribute | None]:
     if kind not in op.attributes:
         return []
     dicts = [ir.DictAttr(entry) for entry in ir.ArrayAttr(op.attributes[kind])]
-    return [e["sdy.sharding"] if "sdy.sharding" in e else None for e in dicts]
+    return [e[SHARDING] if SHARDING in e else None for e in dicts]  # noqa: SIM401
 
 
 class Localizer:
@@ -327,9 +358,9 @@ class Localizer:
             rule = handler.rule(op) or Rule()
         operands = list(op.operands)
         have = [self.values[value][1] for value in operands]
-        wanted = self.layouts(op, "sdy.sharding", op.results)
+        wanted = self.layouts(op, SHARDING, op.results)
         if not any(map(any, have)) and not any(map(any, wanted)):
-            axes = [()] * len(rule.sizes)
+            axes: list[Atoms] = [()] * len(rule.sizes)
         else:
             axes = assign(rule, self.grid, _votes(rule, op, have, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]

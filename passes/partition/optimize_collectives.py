@@ -20,7 +20,7 @@ from pai.runtime.dtypes import itemsize
 ALL_REDUCE, REDUCE_SCATTER = "stablehlo.all_reduce", "stablehlo.reduce_scatter"
 KINDS = frozenset(
     f"stablehlo.{name}"
-    for name in "all_reduce all_gather reduce_scatter all_to_all collective_permute".split()
+    for name in ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "collective_permute"]
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import Emitter
+from pai.passes.partition.emit import Emitter, tensor
 from pai.passes.partition.layout import Atoms, Grid, Layout, common_prefix, used
 
 
@@ -21,6 +21,9 @@ def reshard(
     if source == target:
         return value
     grid = emitter.grid
+    if 0 in shape:
+        local = tensor(grid.local_shape(shape, target), value.type.element_type)
+        return emitter.constant(local, 0)
     if all(grid.count(a) == grid.count(b) for a, b in zip(source, target, strict=True)):
         return _permute(emitter, value, source, target)
     current = list(source)

@@ -9,9 +9,16 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from pai.compiler.reference import run_reference, run_reference_spmd
 from pai.dialects.mlir import context, func, ir, parse, to_text
-from pai.dialects.sdy import set_argument_sharding, set_mesh, sharding_attr
+from pai.dialects.sdy import (
+    set_argument_sharding,
+    set_mesh,
+    set_op_shardings,
+    sharding_attr,
+)
+from pai.passes.partition.localize import localize
 from pai.passes.partition.partition import partition
 from pai.passes.partition.report import LocalModule
 from pai.passes.simplify.inline import Inline
@@ -92,7 +99,9 @@ class Outcome:
 
 def lower(function: Any, arguments: Sequence[Any]) -> str:
     """Return a JAX function as StableHLO text with one function and no CHLO but erf, top_k."""
-    return jax.jit(function).lower(*arguments).as_text()
+    wide = any(array.dtype.itemsize == 8 for array in flatten(arguments))
+    with jax.enable_x64(wide):
+        return jax.jit(function).lower(*arguments).as_text()
 
 
 def prepare(text: str, mesh: Mesh, specs: Sequence[Spec | None]) -> ir.Module:
@@ -112,7 +121,7 @@ def prepare(text: str, mesh: Mesh, specs: Sequence[Spec | None]) -> ir.Module:
 
 def check(
     program: str | Any,
-    arguments: Sequence[np.ndarray],
+    arguments: Sequence[Any],
     mesh: Mesh,
     specs: Sequence[Spec | None],
     *,
@@ -121,14 +130,29 @@ def check(
 ) -> Outcome:
     """Partition a program (text, or a JAX function) and compare it with one device."""
     text = program if isinstance(program, str) else lower(program, arguments)
-    flat = [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(list(arguments))]
-    expected = run_reference(text, flat)
+    flat = flatten(arguments)
     local = partition(prepare(text, mesh, specs), mesh, strict=strict)
+    return run_and_compare(local, flat, run_reference(text, flat), tolerance)
+
+
+def flatten(arguments: Sequence[Any]) -> list[np.ndarray]:
+    """Return the leaves of a tree of arguments as arrays."""
+    return [np.asarray(leaf) for leaf in jax.tree_util.tree_leaves(list(arguments))]
+
+
+def run_and_compare(
+    local: LocalModule,
+    arguments: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    tolerance: float | None = None,
+) -> Outcome:
+    """Run a local module on its devices and compare what they hold with ``expected``."""
     outcome = Outcome(local, to_text(local.module))
+    mesh = local.mesh
     assert "sdy." not in outcome.text
     shards = [
         shard(array, sharding, mesh)
-        for array, sharding in zip(flat, local.argument_shardings, strict=True)
+        for array, sharding in zip(arguments, local.argument_shardings, strict=True)
     ]
     per_device = run_reference_spmd(
         outcome.text, [[s[d] for s in shards] for d in range(mesh.num_devices)]
@@ -139,6 +163,33 @@ def check(
         outcome.results.append(got)
         compare(got, want, tolerance)
     return outcome
+
+
+def localize_raw(module: ir.Module, mesh: Mesh, pick: Any) -> LocalModule:
+    """Localize with the sharding ``pick(rank)`` on every value, whatever Shardy would say."""
+    with module.context:
+        for block_op in _inner(module.operation):
+            if block_op.results and block_op.name != "sdy.mesh":
+                ranks = [len(value.type.shape) for value in block_op.results]
+                attrs = [sharding_attr(sharding_of(pick(rank))) for rank in ranks]
+                set_op_shardings(block_op, attrs)
+    out = localize(module, mesh=mesh)
+    return LocalModule(module, mesh, out.arguments, out.results)
+
+
+def _inner(op: ir.Operation) -> list[ir.Operation]:
+    """Return the operations on tensors, those in loops and branches included."""
+    out = []
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                out.append(inner.operation)
+                if inner.operation.name in NESTED:
+                    out += _inner(inner.operation)
+    return out
+
+
+NESTED = ("func.func", "stablehlo.while", "stablehlo.case", "stablehlo.if")
 
 
 def compare(got: np.ndarray, want: np.ndarray, tolerance: float | None = None) -> None:

@@ -83,9 +83,20 @@ class Site:
             result.set_type(kind)
         for name, attr in attributes.items():
             new.attributes[name] = attr
-        if "sdy.sharding" in new.attributes:
-            del new.attributes["sdy.sharding"]
+        drop_shardings(new)
         return list(new.results)
+
+
+def drop_shardings(op: ir.Operation) -> None:
+    """Remove the shardings of an operation and of those in its regions."""
+    for named in list(op.attributes):
+        name = getattr(named, "name", named)
+        if name.startswith("sdy."):
+            del op.attributes[name]
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                drop_shardings(inner.operation)
 
 
 def clone(site: Site) -> list[ir.Value]:

@@ -36,7 +36,7 @@ def bitcast_rule(op: ir.Operation) -> Rule:
     """Share the common dimensions; the extra one of the narrower type is whole."""
     source, target = shape(op.operands[0]), shape(op.results[0])
     out = Rule()
-    dims = out.dims(min(source, target, key=len))
+    dims = out.dims(source if len(source) < len(target) else target)
     out.operands = [dims + whole(len(source) - len(dims))]
     out.results = [dims + whole(len(target) - len(dims))]
     return out

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import numpy_dtype
-from pai.passes.partition.emit import Emitter, array_attr, identity, splat, tensor
+from pai.passes.partition.emit import Emitter, array_attr, identity, tensor
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
-from pai.passes.partition.handlers.reductions import constant_value, reduction_kind
+from pai.passes.partition.handlers.reductions import is_neutral, reduction_kind
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.rule import Factors, Rule
 
@@ -33,9 +34,7 @@ def gather_rule(op: ir.Operation) -> Rule:
     for dim, size in enumerate(source):
         if dim in batching:
             operand.append(indices[batching[dim]])
-        elif dim not in numbers.collapsed_slice_dims and slices[dim] == size:
-            operand.append((out.factor(size),))
-        elif slices[dim] == 1 and dim in numbers.start_index_map:
+        elif _is_window(numbers, dim, slices[dim], size) or _is_row(numbers, dim, slices[dim]):
             operand.append((out.factor(size),))
         else:
             operand.append(())
@@ -54,6 +53,16 @@ def gather_rule(op: ir.Operation) -> Rule:
     ]
     out.operands = [operand, indices]
     return out
+
+
+def _is_window(numbers: ir.Attribute, dim: int, width: int, size: int) -> bool:
+    """Whether a gather takes a dimension of the operand whole and keeps it."""
+    return dim not in numbers.collapsed_slice_dims and width == size
+
+
+def _is_row(numbers: ir.Attribute, dim: int, width: int) -> bool:
+    """Whether a gather takes single elements of a dimension, by index."""
+    return width == 1 and dim in numbers.start_index_map
 
 
 def build_gather(site: Site) -> list[ir.Value]:
@@ -248,7 +257,7 @@ def _combine_updates(
     neutral = identity(kind, start.type.element_type)
     fill = emit.constant(tensor([], start.type.element_type), neutral)
     site.mask(2, reduced, fill)
-    if constant_value(site.op.operands[0]) != splat(site.op.operands[0].type, neutral):
+    if not is_neutral(site.op.operands[0], kind):
         first = emit.compare(emit.shard_index(atoms), "EQ", emit.scalar(0))
         site.operands[0] = emit.select(first, start, emit.constant(start.type, neutral))
     return emit.all_reduce(site.clone(**attributes), kind, atoms)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import REDUCTIONS, array_attr, identity, splat, tensor
+from pai.passes.partition.emit import (
+    REDUCTIONS,
+    array_attr,
+    complex_elements,
+    identity,
+    is_complex,
+    splat,
+    tensor,
+)
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.rule import Factors, Rule, whole
@@ -73,12 +81,11 @@ def build_reduce(site: Site) -> list[ir.Value]:
 def _reduce_kind(site: Site, kind: str, reduced: list[int]) -> list[ir.Value]:
     emit = site.emit
     init = site.operands[1]
-    neutral_attr = splat(init.type, identity(kind, init.type.element_type))
     neutral = emit.constant(init.type, identity(kind, init.type.element_type))
     site.mask(0, reduced, neutral)
     out = site.clone(operands=[site.operands[0], neutral])
     out = emit.all_reduce(out, kind, site.atoms(reduced))
-    if constant_value(site.op.operands[1]) == neutral_attr:
+    if is_neutral(site.op.operands[1], kind):
         return out
     start = emit.broadcast(init, shape(out[0]), [])
     return [emit.binary(REDUCTIONS[kind].removeprefix("stablehlo."), out[0], start)]
@@ -97,12 +104,15 @@ def _reduce_choice(site: Site, reduced: list[int]) -> list[ir.Value]:
     return site.clone(operands=[*stacked, *inits], dimensions=array_attr([0]))
 
 
-def constant_value(value: ir.Value) -> ir.Attribute | None:
-    """Return the attribute of a constant, or None."""
+def is_neutral(value: ir.Value, kind: str) -> bool:
+    """Whether ``value`` is a constant that leaves others unchanged under ``kind``."""
     owner = None if isinstance(value, ir.BlockArgument) else value.owner
-    if owner is not None and owner.name in ("stablehlo.constant", "sdy.constant"):
-        return owner.attributes["value"]
-    return None
+    if owner is None or owner.name != "stablehlo.constant":
+        return False
+    if is_complex(value.type):
+        return kind == "add" and complex_elements(owner) == "(0.000000e+00,0.000000e+00)"
+    wanted = splat(value.type, identity(kind, value.type.element_type))
+    return bool(owner.attributes["value"] == wanted)
 
 
 def _windowed(op: ir.Operation) -> list[bool]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import array_attr, tensor
+from pai.passes.partition.emit import (
+    array_attr,
+    complex_constant,
+    complex_elements,
+    is_complex,
+    tensor,
+)
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Factors, Rule, whole
 
@@ -160,17 +166,19 @@ def build_iota(site: Site) -> list[ir.Value]:
 
 def build_constant(site: Site) -> list[ir.Value]:
     """Shrink a splat; cut this device's block out of anything else."""
-    value = site.op.attributes["value"]
-    target = site.type()
-    emit = site.emit
+    emit, target = site.emit, site.type()
     full = site.op.results[0].type
-    if not any(site.layout()):
-        return [emit.op("stablehlo.constant", [full], [], {"value": value}).result]
-    if ir.DenseElementsAttr.isinstance(value) and ir.DenseElementsAttr(value).is_splat:
-        small = ir.DenseElementsAttr(value).get_splat_value()
-        attr = ir.DenseElementsAttr.get_splat(target, small)
+    if is_complex(full):
+        elements = complex_elements(site.op)
+        if elements.startswith("("):
+            return [complex_constant(target, elements)]
+        value = None
+    else:
+        value = site.op.attributes["value"]
+    if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
+        attr = ir.DenseElementsAttr.get_splat(target, value.get_splat_value())
         return [emit.op("stablehlo.constant", [target], [], {"value": attr}).result]
-    out = emit.op("stablehlo.constant", [full], [], {"value": value}).result
+    (out,) = site.clone(types=[full])
     for dim, atoms in enumerate(site.layout()):
         if atoms:
             out = emit.block(out, dim, atoms)
@@ -201,6 +209,6 @@ register(Handler(pad_rule), "stablehlo.pad")
 register(Handler(concatenate_rule), "stablehlo.concatenate")
 register(Handler(reverse_rule), "stablehlo.reverse")
 register(Handler(source_rule, build_iota), "stablehlo.iota")
-register(Handler(source_rule, build_constant), "stablehlo.constant", "sdy.constant")
+register(Handler(source_rule, build_constant), "stablehlo.constant")
 register(Handler(dynamic_slice_rule, build_dynamic_slice), "stablehlo.dynamic_slice")
 register(Handler(update_slice_rule), "stablehlo.dynamic_update_slice")
