@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def _inputs(
 def lower(traced: OnnxFunction) -> Program:
     """Trace and lower a model to a StableHLO program without allocating a weight."""
     parameters = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in traced.parameters]
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), _plain_locations():
         lowered = (
             jax.jit(traced.call, keep_unused=True)
             .trace(list(traced.inputs.values()), parameters)
@@ -150,6 +151,18 @@ def lower(traced: OnnxFunction) -> Program:
     used = {value.name for value in signature.arguments}
     loaders = {t.name: t.load for t in traced.parameters if t.name in used}
     return Program(traced.name, module, signature, Weights(loaders), traced.source)
+
+
+@contextlib.contextmanager
+def _plain_locations() -> Iterator[None]:
+    """Keep our own source lines out of the locations, which are for the model's names."""
+    option = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, option)
+    jax.config.update(option, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
 def sign_main(
@@ -167,7 +180,7 @@ def sign_main(
             if ir.StringAttr(op.attributes["sym_name"]).value == "main"
         )
         block = main.regions[0].blocks[0]
-        kept = []
+        kept: list[tuple[str, Role]] = []
         for index in reversed(range(len(roles))):
             unused = not any(True for _ in block.arguments[index].uses)
             if roles[index][1] is Role.PARAMETER and unused:

@@ -1,4 +1,4 @@
-"""Evaluating an ONNX graph node by node: NumPy where values are concrete, JAX where they are not."""
+"""Evaluating an ONNX graph node by node: NumPy where values are concrete, else JAX."""
 
 from __future__ import annotations
 

@@ -28,8 +28,10 @@ def leaky_relu(node: Node, x: Any) -> Any:
 
 
 @op("PRelu")
-def prelu(_node: Node, x: Any, slope: Any) -> Any:
-    """x, or slope·x where negative; the slope broadcasts in one direction."""
+def prelu(node: Node, x: Any, slope: Any) -> Any:
+    """x, or slope·x where negative; before opset 7 there is one slope per channel."""
+    if node.version < 7 and slope.ndim == 1:
+        slope = slope.reshape((-1,) + (1,) * (x.ndim - 2))
     return jnp.where(x < 0, x * slope, x)
 
 

@@ -146,8 +146,7 @@ def _unrolled(
     while going and (count is None or step < count):
         if step >= UNROLL_LIMIT:
             return None
-        index = np.asarray(step, np.int64)
-        out = node.run_graph(body, (index, np.asarray(True), *values))
+        out = node.run_graph(body, (np.asarray(step, np.int64), np.asarray(True), *values))
         if not is_concrete(out[0]):
             return None
         going = bool(np.reshape(out[0], -1)[0])

@@ -59,7 +59,7 @@ def value_range(node: Node, start: Any, limit: Any, delta: Any) -> Any:
 def eye_like(node: Node, x: Any) -> Any:
     """Ones on the k-th diagonal."""
     dtype = numpy_dtype(node.attributes["dtype"]) if "dtype" in node.attributes else x.dtype
-    return jnp.eye(*x.shape, k=node.attr("k", 0), dtype=dtype)
+    return jnp.eye(x.shape[0], x.shape[1], k=node.attr("k", 0), dtype=dtype)
 
 
 @op("Trilu")

@@ -35,9 +35,9 @@ def batch_norm(node: Node, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -
     return y, _running(node, mean, seen_mean), _running(node, var, seen_var)
 
 
-@op("BatchNormalization", 7)
+@op("BatchNormalization", 1)
 def batch_norm_old(node: Node, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
-    """BatchNormalization of opsets 7 to 13: training is what several outputs mean."""
+    """BatchNormalization of opsets 1 to 13: training is what several outputs mean."""
     if not node.attr("spatial", 1):
         flat = jnp.reshape(x, (x.shape[0], -1))
         vectors = [jnp.ravel(v) for v in (scale, bias, mean, var)]
