@@ -118,7 +118,8 @@ def compile_model(
     if output is None and last == "link":
         raise PaiError("no path for the package was given", hint="pass an output path (-o)")
     target = parse_target(options.target)
-    cluster = load_cluster(options.cluster or "cpu", options.devices)
+    default = None if options.cluster else 1
+    cluster = load_cluster(options.cluster or "cpu", options.devices or default)
     source = model if isinstance(model, Program) else Path(model)
     state = Compilation(options, source, output, target, cluster)
     for stage in STAGES[: STAGES.index(last) + 1]:

@@ -11,6 +11,7 @@ from pai.dialects.program import Role
 from pai.passes.strategy.explain import explain
 from pai.runtime.dtypes import itemsize
 from pai.runtime.mesh import Mesh, Sharding
+from pai.runtime.program import Call, walk
 
 if TYPE_CHECKING:
     from pai.compiler.driver import Compilation
@@ -52,7 +53,10 @@ def package_facts(state: Compilation) -> dict[str, Any]:
             "communication": predicted.communication_s,
             "overhead": predicted.overhead_s,
         },
-        "kernels": {"made": len(state.kernels), "calls": state.code.calls},
+        "kernels": {
+            "made": len(state.kernels),
+            "calls": sum(isinstance(i, Call) for i in walk(state.code.code)),
+        },
     }
 
 
@@ -137,7 +141,8 @@ def _memory(state: Compilation) -> dict[str, int]:
     for value, sharding in pairs:
         kind = "inputs" if value.role is Role.INPUT else "parameters"
         sizes[kind] += itemsize(value.dtype) * _product(sharding.local_shape(value.shape, mesh))
-    return {**sizes, "arena": state.code.arena_bytes, "constants": state.code.constant_bytes}
+    constants = sum(buffer.size for buffer in state.code.buffers if buffer.space == "constant")
+    return {**sizes, "arena": state.code.arena_bytes, "constants": constants}
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -34,7 +34,7 @@ class SampleModel:
 
 
 SAMPLE_MODELS = {
-    "magika": SampleModel("magika", "models/standard_v3_3/model.onnx", ("batch=8",)),
+    "magika": SampleModel("magika", "models/standard_v3_3/model.onnx", ("unk__214=8",)),
     "rapidocr-rec": SampleModel(
         "rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", ("x:1,3,48,320",)
     ),

@@ -41,6 +41,7 @@ def _fail(message: str, code: int) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes are not ours to print
     # Imported here so that --help and argument errors do not wait for the compiler stack.
     from pai.compiler.driver import compile_model  # noqa: PLC0415
     from pai.compiler.options import CompileOptions  # noqa: PLC0415
