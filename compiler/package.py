@@ -34,6 +34,7 @@ from pai.runtime.safetensors import ALIGNMENT, Entry, header
 
 FILE_LIMIT = 2 << 30  # bytes of one weights file
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+Chunk = bytes | memoryview
 _ZIP_PADDING = 0xD935  # extra field that aligns a member's data; readers skip it
 
 
@@ -205,7 +206,7 @@ class _Loader:
         return out
 
 
-def _with_header(entries: list[Entry], arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
+def _with_header(entries: list[Entry], arrays: Iterable[np.ndarray]) -> Iterator[Chunk]:
     yield header(entries)[0]
     for entry, array in zip(entries, arrays, strict=True):
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -217,7 +218,7 @@ class _Sink(Protocol):
 
     checksums: dict[str, str]
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> None: ...
+    def write(self, name: str, chunks: Iterable[Chunk]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -227,7 +228,7 @@ class _Directory:
         self._path = path
         path.mkdir()
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+    def write(self, name: str, chunks: Iterable[Chunk]) -> None:
         file = self._path / name
         file.parent.mkdir(exist_ok=True)
         digest = hashlib.sha256()
@@ -252,7 +253,7 @@ class _Zip:
         self._path = path
         self._archive = zipfiles.ZipFile(path, "x", zipfiles.ZIP_STORED)
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+    def write(self, name: str, chunks: Iterable[Chunk]) -> None:
         info = zipfiles.ZipInfo(name, _EPOCH)
         begin = self._archive.start_dir + 30 + len(name.encode()) + 20 + 4  # 20: of zip64
         padding = -begin % ALIGNMENT

@@ -16,6 +16,7 @@ from pai.runtime.dtypes import DTYPES, NAMES
 from pai.runtime.errors import InvalidInput, PackageError, TransportError
 from pai.runtime.manifest import TensorSpec
 from pai.runtime.package import Package, open_package
+from pai.runtime.program import ALIGNMENT
 from pai.runtime.trace import write_trace
 
 DEADLINE_S = 30.0
@@ -92,6 +93,11 @@ class LoadedPackage:
         return self._mesh.num_devices
 
     @property
+    def threads(self) -> int:
+        """The number of threads that compute."""
+        return self._core.workers
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """What ``run`` wants: the inputs, and states that the package holds no value for."""
         return tuple(
@@ -143,7 +149,8 @@ class LoadedPackage:
             self._run_core([held, outputs])
             seconds.append(time.perf_counter() - begin)
             results = self._collect(outputs)
-            self._keep_states()
+            if self._stateful:
+                self._keep_states()
         return results, seconds
 
     def trace(self, path: str | Path, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -175,7 +182,7 @@ class LoadedPackage:
         data = self._package.tensors.get(name)
         if data is None or data.size != spec.local_bytes(self._mesh):
             raise PackageError(f"the weight '{name}' is missing or damaged", self._where)
-        if data.ctypes.data % memory.ALIGNMENT:
+        if data.ctypes.data % ALIGNMENT:
             aligned = memory.allocate(data.size)
             aligned[:] = data
             return aligned
@@ -222,7 +229,7 @@ class LoadedPackage:
     def _constant(self, number: int) -> np.ndarray:
         constant = self._code.constants[number]
         data = self._package.tensors.get(constant.name)
-        if data is None or data.ctypes.data % memory.ALIGNMENT:
+        if data is None or data.ctypes.data % ALIGNMENT:
             raise PackageError(f"the constant '{constant.name}' is missing or damaged", self._where)
         return data
 
@@ -266,7 +273,7 @@ class LoadedPackage:
 
     def _bind_inputs(self, arrays: dict[int, np.ndarray]) -> list[np.ndarray]:
         """Bind the shards of the inputs; devices with the same shard share it."""
-        held = []
+        held: list[np.ndarray] = []
         for i, array in arrays.items():
             spec = self._package.manifest.arguments[i]
             if spec.role != "input":
@@ -283,7 +290,7 @@ class LoadedPackage:
 
     def _cut(self, array: np.ndarray, spec: TensorSpec, device: int) -> np.ndarray:
         local = spec.local_shape(self._mesh)
-        usable = array.flags.c_contiguous and array.ctypes.data % memory.ALIGNMENT == 0
+        usable = array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0
         if local == spec.shape and usable and array.size:
             return array.reshape(-1).view(np.uint8)
         shard = memory.allocate(spec.local_bytes(self._mesh))
@@ -292,8 +299,9 @@ class LoadedPackage:
 
     def _set_states(self, arrays: dict[int, np.ndarray]) -> None:
         """Write the given states, else (unless kept) the packed ones, to the devices' memory."""
+        keeps = self._stateful and self._has_state
         for i, spec in enumerate(self._package.manifest.arguments):
-            if spec.role != "state" or (i not in arrays and self._stateful and self._has_state):
+            if spec.role != "state" or (i not in arrays and keeps):
                 continue
             for device in range(self.num_devices):
                 target = self._memory[device, self._code.arguments[i]]
@@ -340,8 +348,6 @@ class LoadedPackage:
 
     def _keep_states(self) -> None:
         """Make the new value of every updated state its value in the next run."""
-        if not self._stateful:
-            return
         self._has_state = True
         arguments = {spec.name: i for i, spec in enumerate(self._package.manifest.arguments)}
         updates = [(i, arguments[s.updates]) for i, s in enumerate(self.outputs) if s.updates]

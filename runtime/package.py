@@ -186,7 +186,7 @@ def _check_machine(manifest: Manifest, where: str) -> None:
 def _check_sums(files: PackageFiles, checksums: dict[str, str]) -> None:
     def wrong(item: tuple[str, str]) -> str | None:
         name, expected = item
-        actual = hashlib.sha256(memoryview(files.read(name))).hexdigest()
+        actual = hashlib.sha256(files.read(name).data).hexdigest()
         return name if actual != expected else None
 
     for name in _in_parallel(wrong, checksums.items()):

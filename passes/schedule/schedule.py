@@ -27,7 +27,7 @@ from pai.runtime.program import Buffer, ProgramCode
 def schedule(module: ir.Module) -> ProgramCode:
     """Order the operations of ``@main`` and give every value a buffer.
 
-    Arguments with ``pai.role = "state"`` may be overwritten once they are dead.
+    States that a result updates (``pai.role``, ``pai.updates``) may be overwritten once dead.
 
     Args:
         module: a local module after the fuse stage.
@@ -54,10 +54,23 @@ def schedule(module: ir.Module) -> ProgramCode:
 
 
 def _donated(main: ir.OpView) -> set[int]:
-    if "arg_attrs" not in main.attributes:
-        return set()
-    roles = [attrs["pai.role"].value if "pai.role" in attrs else "" for attrs in main.arg_attrs]
-    return {i for i, role in enumerate(roles) if role == "state"}
+    """Return the numbers of the state arguments that a result updates."""
+    updated = set(_texts(main, "res_attrs", "pai.updates"))
+    names = _texts(main, "arg_attrs", "pai.name")
+    roles = _texts(main, "arg_attrs", "pai.role")
+    return {
+        i
+        for i, (name, role) in enumerate(zip(names, roles, strict=True))
+        if role == "state" and name in updated
+    }
+
+
+def _texts(main: ir.OpView, which: str, key: str) -> list[str]:
+    """Return a text attribute of each argument or result, "" where there is none."""
+    if which not in main.attributes:
+        return []
+    attributes = (ir.DictAttr(item) for item in ir.ArrayAttr(main.attributes[which]))
+    return [ir.StringAttr(item[key]).value if key in item else "" for item in attributes]
 
 
 def _place(storages: list[Storage]) -> tuple[list[Buffer], int]:

@@ -81,20 +81,20 @@ NB_MODULE(_core, m) {
   nb::class_<Program>(m, "Program")
       .def(nb::init<std::shared_ptr<pai::Image>, uint32_t, int>(), "image"_a, "num_buffers"_a,
            "num_devices"_a)
-      .def("add_kernel", &Program::add_kernel, "name"_a, "object"_a, "symbol"_a,
+      .def("add_kernel", &Program::add_kernel, "name"_a, "index"_a, "symbol"_a,
            "grid"_a, "scratch_bytes"_a)
       .def("call", &Program::call, "kernel"_a, "buffers"_a)
-      .def("copy", &Program::copy, "source"_a, "target"_a, "bytes"_a)
+      .def("copy", &Program::copy, "source"_a, "target"_a, "size"_a)
       .def("fill",
            [](Program& program, uint32_t target, uint64_t bytes, const nb::bytes& pattern) {
              return program.fill(target, bytes, std::string(pattern.c_str(), pattern.size()));
            },
-           "target"_a, "bytes"_a, "pattern"_a)
+           "target"_a, "size"_a, "pattern"_a)
       .def("collective", &add_collective, "kind"_a, "name"_a, "groups"_a, "layouts"_a,
            "reductions"_a, "pairs"_a, "sources"_a, "targets"_a)
       .def("jump", &Program::jump)
       .def("jump_if_zero", &Program::jump_if_zero, "buffer"_a)
-      .def("choose", &Program::choose, "buffer"_a, "bytes"_a, "num_targets"_a)
+      .def("choose", &Program::choose, "buffer"_a, "size"_a, "num_targets"_a)
       .def("end", &Program::end)
       .def("position", &Program::position)
       .def("set_target", &Program::set_target, "position"_a, "target"_a, "branch"_a = 0)
