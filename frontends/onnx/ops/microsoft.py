@@ -237,22 +237,6 @@ def skip_rms_norm(node: Node, x: Any, skip: Any, gamma: Any, bias: Any = None) -
     return y, jnp.zeros_like(inverse), inverse, total
 
 
-@op("SimplifiedLayerNormalization", 1)
-@op("SimplifiedLayerNormalization", 1, MICROSOFT)
-def simplified_layer_norm(node: Node, x: Any, scale: Any) -> Any:
-    """SimplifiedLayerNormalization: RMS norm from ``axis`` on, and the inverse deviation."""
-    axis = node.attr("axis", -1) % np.ndim(x)
-    epsilon = float(node.attr("epsilon", 1e-5))
-    y, inverse = norm.rms_norm(x, scale, range(axis, np.ndim(x)), epsilon)
-    return y.astype(scale.dtype), inverse
-
-
-@op("LayerNormalization", 1)
-def layer_norm_early(node: Node, x: Any, scale: Any, bias: Any = None) -> Any:
-    """LayerNormalization as onnxruntime's optimizer writes it before opset 17."""
-    return standard(node, "LayerNormalization", 17, x, scale, bias)
-
-
 @op("GroupNorm", 1, MICROSOFT)
 def group_norm(node: Node, x: Any, gamma: Any, beta: Any) -> Any:
     """GroupNorm, channels last by default, with an optional SiLU."""
