@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pai.dialects.mlir import ir
@@ -166,44 +167,59 @@ def _bytes(value: ir.Value) -> int:
 
 @dataclass
 class _Bucket:
-    """All_reduces that will become one, where the last of them stands."""
+    """All_reduces that will become one, and the operations that have to wait for it."""
 
-    ops: list[ir.Operation]
-    size: int
-    results: set[ir.Value]
+    ops: list[ir.Operation] = field(default_factory=list)
+    size: int = 0
+    results: set[ir.Value] = field(default_factory=set)
+    waiting: list[ir.Operation] = field(default_factory=list)
+    moved: int = 0
+
+    def add(self, op: ir.Operation, size: int) -> None:
+        """Add an all_reduce; what waits so far stands before it and has to move."""
+        self.ops.append(op)
+        self.size += size
+        self.results.add(op.results[0])
+        self.moved = len(self.waiting)
 
 
 def _combine(block: ir.Block, limit: int) -> None:
-    """Grow buckets down the block; an operation that reads a bucket's result closes it."""
-    open_: dict[tuple[object, ...], _Bucket] = {}
-    reads: dict[ir.Value, tuple[object, ...]] = {}
-    done: list[_Bucket] = []
+    keys = Counter(_combine_key(op.operation) for op in block.operations)
+    for key, count in keys.items():
+        if key is not None and count > 1:
+            _combine_kind(block, key, limit)
 
-    def close(key: tuple[object, ...]) -> None:
-        bucket = open_.pop(key)
-        done.append(bucket)
-        for value in bucket.results:
-            del reads[value]
 
+def _combine_key(op: ir.Operation) -> tuple[object, ...] | None:
+    """Return what all_reduces must share to become one; None for other operations."""
+    if op.name != ALL_REDUCE or len(op.operands) != 1:
+        return None
+    return (body_kind(op), op.attributes["replica_groups"], op.operands[0].type.element_type)
+
+
+def _combine_kind(block: ir.Block, key: tuple[object, ...], limit: int) -> None:
+    """Grow a bucket down the block; an all_reduce that depends on it starts the next one.
+
+    What depends on a bucket's first members moves below its last one.
+    """
+    bucket, done = _Bucket(), []
     for op in [o.operation for o in block.operations]:
-        if reads:
-            for key in {reads[v] for v in _used(op) if v in reads}:
-                close(key)
-        if op.name != ALL_REDUCE or len(op.operands) != 1:
-            continue
-        value = op.operands[0]
-        key = (body_kind(op), op.attributes["replica_groups"], value.type.element_type)
-        size = _bytes(value)
-        if key in open_ and open_[key].size + size > limit:
-            close(key)
-        bucket = open_.setdefault(key, _Bucket([], 0, set()))
-        bucket.ops.append(op)
-        bucket.size += size
-        bucket.results.add(op.results[0])
-        reads[op.results[0]] = key
-    for bucket in (*done, *open_.values()):
-        if len(bucket.ops) > 1:
-            _merge(bucket.ops)
+        depends = not bucket.results.isdisjoint(_used(op)) if bucket.ops else False
+        if _combine_key(op) == key:
+            size = _bytes(op.operands[0])
+            if depends or bucket.size + size > limit:
+                done.append(bucket)
+                bucket, depends = _Bucket(), False
+            bucket.add(op, size)
+        elif "has_side_effect" in op.attributes:
+            done.append(bucket)
+            bucket = _Bucket()
+        elif depends:
+            bucket.waiting.append(op)
+            bucket.results |= set(op.results)
+    for ready in (*done, bucket):
+        if len(ready.ops) > 1:
+            _merge(ready)
 
 
 def _used(op: ir.Operation) -> Iterator[ir.Value]:
@@ -215,8 +231,13 @@ def _used(op: ir.Operation) -> Iterator[ir.Value]:
                 yield from _used(inner.operation)
 
 
-def _merge(ops: list[ir.Operation]) -> None:
+def _merge(bucket: _Bucket) -> None:
+    ops = bucket.ops
     last = ops[-1]
+    below = last
+    for op in bucket.waiting[: bucket.moved]:
+        op.move_after(below)
+        below = op
     names = ("replica_groups", "channel_handle", "use_global_device_ids")
     operands = [op.operands[0] for op in ops]
     with last.location, ir.InsertionPoint(last):
