@@ -1,7 +1,7 @@
 """MLIR text to an ELF object, with torch-mlir's LLVM; no compiler or linker of the system.
 
-The text holds one public ``func.func @symbol(!llvm.ptr, i64, i64, !llvm.ptr)`` (and private
-helpers) in the dialects arith, math, scf, cf, vector, memref, index, func and llvm.
+The text holds ``func.func @symbol(!llvm.ptr, i64, i64, !llvm.ptr)`` and perhaps helpers, in the
+dialects arith, math, scf, cf, vector, memref, index, func and llvm.
 
 What the object looks like (LLVM's execution engine uses the large code model, PIC):
 
@@ -10,8 +10,9 @@ What the object looks like (LLVM's execution engine uses the large code model, P
 - relocations: R_X86_64_GOTPC64 (29, against ``_GLOBAL_OFFSET_TABLE_``), R_X86_64_GOTOFF64 (25,
   constants and own functions), R_X86_64_GOT64 (27, external functions: an offset in the table),
   and PC32, PLT32, PC64, 64 in principle;
-- symbols: ``symbol`` and a wrapper ``_mlir_symbol`` (never called) are defined; undefined are
-  only libm and libc functions and ``pai_*``.
+- symbols: each function and a wrapper ``_mlir_...`` of it (never called) are global, because the
+  engine looks them up by name, so helpers need names of their own; undefined are only libm and libc
+  functions and ``pai_*``.
 
 The engine generates code for the machine it runs on, so every function names its own processor
 and features: the same bytes come out wherever this runs.
@@ -96,11 +97,7 @@ def _set_processor(module: ir.Module, target: CpuTarget) -> None:
         if op.operation.name != "llvm.func" or not op.regions[0].blocks:
             continue
         for key, value in parsed.items():
-            if key == "no_inline" and "sym_visibility" in op.attributes:
-                continue  # private helpers may be inlined; the entry must not be, see the head
             op.attributes[key] = value
-        if "sym_visibility" in op.attributes:
-            op.attributes["linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
 
 
 def _object_of(module: ir.Module, name: str) -> bytes:

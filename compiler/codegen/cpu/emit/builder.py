@@ -64,7 +64,8 @@ class Builder:
         if key not in self._constants:
             name = f"%c{len(self._constants)}"
             self._constants[key] = name
-            self._head.append(f"{name} = arith.constant {text} : {kind}")
+            suffix = "" if kind == "i1" else f" : {kind}"
+            self._head.append(f"{name} = arith.constant {text}{suffix}")
         return self._constants[key]
 
     def index(self, value: Index) -> str:

@@ -99,7 +99,7 @@ def emit_plan(graph: Graph, plan: Plan, grid: Grid, symbol: str, features: froze
                 e.buffers[value] = Buffer(kept.pointer, kept.type, kept.shape, grid.rows)
     _body(e, plan, grid)
     _copies(e, graph, first_result)
-    return _assemble(e, graph, symbol, grid)
+    return assemble(e, graph, symbol, grid.parts)
 
 
 def _body(e: StageContext, plan: Plan, grid: Grid) -> None:
@@ -172,7 +172,8 @@ def _copies(e: StageContext, graph: Graph, first: dict[Value, int]) -> None:
     b.cond(b.icmp("eq", "%begin", 0), copy)
 
 
-def _assemble(e: StageContext, graph: Graph, symbol: str, grid: Grid) -> KernelSource:
+def assemble(e: StageContext, graph: Graph, symbol: str, parts: int) -> KernelSource:
+    """Return the finished kernel, whose body is in ``e.b``, for a grid of ``parts``."""
     b = e.b
     values = [*graph.arguments, *graph.results]
     shared = {i for r, o in graph.alias.items() for i in (o, len(graph.arguments) + r)}
@@ -192,4 +193,4 @@ def _assemble(e: StageContext, graph: Graph, symbol: str, grid: Grid) -> KernelS
     pointers = ", ".join([*names, "%begin", "%end", "%scratch"])
     types = ", ".join([*["!llvm.ptr"] * len(names), "i64", "i64", "!llvm.ptr"])
     lines += [f"call @{symbol}_body({pointers}) : ({types}) -> ()", "return", "}", "}"]
-    return KernelSource("\n".join(lines) + "\n", symbol, grid.parts, e.scratch_bytes)
+    return KernelSource("\n".join(lines) + "\n", symbol, parts, e.scratch_bytes)
