@@ -2,7 +2,8 @@
 
 A candidate uses up to three mesh axes whose sizes multiply to the number of devices:
 
-- ``data``: the batch dimension of the inputs is split, with priority 0;
+- ``data``: the batch dimension of the inputs is split, with priority 0 (or, without weights being
+  split, another dimension that the inputs share: the sequence, the rows of an image);
 - ``model``: weights are split in column-row pairs (``tensor_parallel.py``);
 - ``spare``: nothing is split, the devices repeat each other's work.
 
@@ -14,7 +15,6 @@ over ``data`` with priority 1, as storage that is gathered where it is used (S. 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
@@ -35,33 +35,49 @@ class Candidate:
         name: short and unique.
         mesh: its mesh.
         arguments: the layouts of arguments, in program order.
-        data: size of the axis that splits the batch (1: not split).
+        data: size of the axis that splits the inputs (1: not split).
+        extent: size of the input dimension that it splits.
         model: size of the axis that splits weights.
         storage: ``""``, ``zero`` or ``zero1``.
         tensor: the split of the weights, when ``model`` is above 1.
+        dimension: the input dimension that ``data`` splits.
     """
 
     name: str
     mesh: Mesh
     arguments: tuple[tuple[str, TensorLayout], ...]
     data: int = 1
+    extent: int = 1
     model: int = 1
     storage: str = ""
     tensor: TensorSplit | None = None
 
+    dimension: int = 0
+
     @property
     def is_baseline(self) -> bool:
-        """Whether it is a plain layout that is always modelled in full."""
-        whole = self.mesh.num_devices
-        return whole in {self.data, self.model} or (self.data == self.model == 1)
+        """Whether it is a plain layout, all devices on one axis: always modelled in full."""
+        return len(self.mesh.axes) == 1
+
+    @property
+    def family(self) -> tuple[bool, bool, str, bool]:
+        """What is split, without how far."""
+        return (self.data > 1, self.model > 1, self.storage, self.dimension > 0)
 
 
-def batch_size(signature: Signature) -> int:
-    """Return the size of dimension 0 that the inputs share; 1 when they share none."""
-    sizes = Counter(
-        value.shape[0] for value in signature.arguments if value.role is Role.INPUT and value.shape
-    )
-    return next(iter(sizes)) if len(sizes) == 1 else 1
+def input_extents(signature: Signature) -> dict[int, int]:
+    """Return the dimensions, with their sizes above 1, that all inputs share.
+
+    Dimension 0, the batch, has to be in every input that is no scalar; a later one in every input
+    of enough dimensions.
+    """
+    shapes = [value.shape for value in signature.arguments if value.role is Role.INPUT]
+    out = {}
+    for dim in range(max(map(len, shapes), default=0)):
+        sizes = {shape[dim] for shape in shapes if len(shape) > dim}
+        if len(sizes) == 1 and max(sizes) > 1:
+            out[dim] = max(sizes)
+    return out
 
 
 def enumerate_candidates(
@@ -80,6 +96,7 @@ def enumerate_candidates(
     for data, model in _pairs(devices):
         if (data > 1 or model > 1) and (data == 1 or builder.batch > 1 or model == 1):
             out += builder.family(data, model, devices // (data * model))
+    out += builder.later_dimensions(devices)
     unique: dict[tuple[object, ...], Candidate] = {}
     for candidate in out:
         unique.setdefault((candidate.mesh, candidate.arguments), candidate)
@@ -112,7 +129,8 @@ class _Builder:
         self.block = main_function(module).regions[0].blocks[0]
         self.arguments = signature.arguments
         self.taken = taken
-        self.batch = batch_size(signature)
+        self.extents = input_extents(signature)
+        self.batch = self.extents.get(0, 1)
         parameters = {v.shape for v in self.arguments if v.role is Role.PARAMETER}
         self.optimizer = frozenset(
             i
@@ -139,6 +157,23 @@ class _Builder:
             )
         return [c for c in out if c.arguments and (c.model == 1 or (c.tensor and c.tensor.dims))]
 
+    def later_dimensions(self, devices: int) -> list[Candidate]:
+        """Return the candidates that split a later dimension of the inputs over all devices."""
+        mesh = Mesh(((DATA, devices),))
+        out = []
+        for dim, extent in self.extents.items():
+            layouts = []
+            for index, value in enumerate(self.arguments):
+                rank = len(value.shape)
+                if value.role is Role.INPUT and rank > dim > 0 and index not in self.taken:
+                    axes = [(AxisRef(DATA),) if d == dim else () for d in range(rank)]
+                    priorities = tuple(0 if d == dim else None for d in range(rank))
+                    layouts.append((value.name, TensorLayout(Sharding(tuple(axes)), priorities)))
+            name = f"data={devices} on dimension {dim}"
+            if layouts and devices > 1:
+                out.append(Candidate(name, mesh, tuple(layouts), devices, extent, dimension=dim))
+        return out
+
     def on_mesh(
         self, mesh: Mesh, data: str | None, model: str | None, storage: str, *, vocabulary: bool
     ) -> Candidate:
@@ -162,6 +197,7 @@ class _Builder:
             mesh,
             tuple(layouts),
             mesh.size(data) if data and self.batch > 1 else 1,
+            self.batch,
             mesh.size(model) if model else 1,
             storage,
             tensor,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.annotate import main_function
-from pai.passes.strategy.candidates import Candidate, batch_size
+from pai.passes.strategy.candidates import Candidate
 from pai.passes.strategy.collectives import Factors, group_seconds
 from pai.passes.strategy.cost import Cost
 from pai.passes.strategy.work import Kind, read_block, tensor_bytes
@@ -54,7 +54,6 @@ class Estimator:
         self.signature = signature
         self.cluster = cluster
         self.whole = whole
-        self.batch = batch_size(signature)
         self.bytes = whole.argument_bytes
         self.known: dict[range, Factors] = {}
         self.kernels = self._read(module)
@@ -90,7 +89,7 @@ class Estimator:
         """Return the rough time and memory of ``candidate``."""
         share = 1.0
         if candidate.data > 1:
-            share = math.ceil(self.batch / candidate.data) / self.batch
+            share = math.ceil(candidate.extent / candidate.data) / candidate.extent
         tensor = candidate.tensor
         split = tensor.split if tensor else frozenset[int]()
         modes = {p.position: p.mode for p in tensor.products} if tensor else {}

@@ -1,10 +1,12 @@
 """choose_plan: model the candidate layouts of a program and take the fastest that fits.
 
 Every candidate gets a quick estimate (``estimate.py``). The plain baselines (replicated, all
-devices on the batch, all on the weights, all storage) and the best-estimated others are then
-propagated and partitioned for real, and the cost of the *local* module decides, so that what
-propagation and the partitioner add is paid for. A candidate that cannot be partitioned is an
-alternative with its reason. The chosen plan is never modelled worse than any other that fits.
+devices on the batch, all on the weights, all storage) are then propagated and partitioned for
+real, and the cost of the *local* module counts, so that what propagation and the partitioner add
+is paid for. The others follow, the most promising first: by their estimate times the error that
+the estimate made on the last candidate of the same family, until none promises to win. A
+candidate that cannot be partitioned is an alternative with its reason. The chosen plan is never
+modelled worse than any other that fits.
 """
 
 from __future__ import annotations
@@ -42,15 +44,16 @@ class SearchOptions:
     """How much the search may do.
 
     Args:
-        operations: operations to partition in all, over the candidates modelled in full; at
-            least ``fewest`` candidates are modelled.
-        fewest: candidates besides the baselines that are modelled however large the program.
-        most: candidates besides the baselines that are modelled at most.
+        operations: operations to partition in all, over the candidates besides the baselines.
+        fewest: candidates besides the baselines that may be modelled however large the program.
+        most: candidates besides the baselines that may be modelled at most.
+        slack: a candidate is tried while it promises at most this multiple of the best time.
     """
 
-    operations: int = 6000
+    operations: int = 8000
     fewest: int = 1
-    most: int = 6
+    most: int = 8
+    slack: float = 2.0
 
 
 def choose_plan(
@@ -75,7 +78,13 @@ def choose_plan(
     search = _Search(module, signature, cluster)
     candidates = search.candidates()
     estimates = {c.name: search.estimator.estimate(c) for c in candidates}
-    search.model(_selection(module, candidates, estimates, cluster, options))
+    search.model(_baselines(candidates, estimates))
+    size = sum(1 for f in module.body.operations for r in f.regions for b in r for _ in b)
+    for _ in range(max(options.fewest, min(options.most, options.operations // max(size, 1)))):
+        promising = search.most_promising(candidates, estimates, options.slack)
+        if promising is None:
+            break
+        search.model([promising])
     if not search.fitting():
         # The quick estimates misjudged the memory: try those that should need least.
         by_memory = sorted(candidates, key=lambda c: (estimates[c.name].memory_bytes, c.name))
@@ -150,29 +159,13 @@ def _check_plan(plan: Plan, signature: Signature, cluster: ClusterSpec, where: s
             raise InvalidSharding(error.what, where, error.hint)
 
 
-def _selection(
-    module: ir.Module,
-    candidates: list[Candidate],
-    estimates: dict[str, Estimate],
-    cluster: ClusterSpec,
-    options: SearchOptions,
-) -> list[Candidate]:
-    """Return the candidates to model in full: baselines, then the best estimates."""
-    size = sum(1 for f in module.body.operations for r in f.regions for b in r for _ in b)
-    count = max(options.fewest, min(options.most, options.operations // max(size, 1)))
-
-    def rank(candidate: Candidate) -> tuple[bool, float, str]:
-        found = estimates[candidate.name]
-        return (found.memory_bytes > cluster.memory_bytes, found.time_s, candidate.name)
-
-    ranked = sorted(candidates, key=rank)
-    baselines: dict[tuple[int, int, str], Candidate] = {}
-    for candidate in ranked:
+def _baselines(candidates: list[Candidate], estimates: dict[str, Estimate]) -> list[Candidate]:
+    """Return the best-estimated plain layout of each family."""
+    out: dict[tuple[bool, bool, str, bool], Candidate] = {}
+    for candidate in sorted(candidates, key=lambda c: (estimates[c.name].time_s, c.name)):
         if candidate.is_baseline:
-            key = (candidate.data, candidate.model, candidate.storage)
-            baselines.setdefault(key, candidate)
-    chosen = list(baselines.values())
-    return chosen + [c for c in ranked if c not in chosen][:count]
+            out.setdefault(candidate.family, candidate)
+    return list(out.values())
 
 
 @dataclass
@@ -219,6 +212,29 @@ class _Search:
                 self.scored[candidate.name] = (candidate, self.predict(plan))
             except PaiError as error:
                 self.failed[candidate.name] = f"cannot be partitioned: {error.what}"
+
+    def most_promising(
+        self, candidates: list[Candidate], estimates: dict[str, Estimate], slack: float
+    ) -> Candidate | None:
+        """Return the untried candidate that is likeliest to win; None when none is likely to."""
+        errors: dict[tuple[bool, bool, str, bool], float] = {}
+        for name, (candidate, predicted) in self.scored.items():
+            estimate = estimates[name].time_s
+            errors[candidate.family] = predicted.time_s / estimate if estimate else 1.0
+
+        def promise(candidate: Candidate) -> float:
+            return estimates[candidate.name].time_s * errors.get(candidate.family, 1.0)
+
+        best = min((p.time_s for _, p in self.fitting()), default=float("inf"))
+        limit = self.cluster.memory_bytes
+        rest = [
+            c
+            for c in candidates
+            if c.name not in self.tried
+            and estimates[c.name].memory_bytes <= limit
+            and promise(c) <= slack * best
+        ]
+        return min(rest, key=lambda c: (promise(c), c.name), default=None)
 
     def predict(self, plan: Plan) -> Prediction:
         """Return the modelled cost of ``plan`` after propagation and partitioning."""
