@@ -134,7 +134,8 @@ def _check(case: Case, inputs: Sequence[Any], outputs: Sequence[Any], fixing: st
     small = [name for name, value in given.items() if value.size <= FIXED_ELEMENTS]
     if "f" in fixing and given[names[0]].size > 1:
         small = [name for name in small if name != names[0]]
-    fixed = {name: given[name] for name in small if given[name].dtype.kind in fixing}
+    kinds = {name: given[name].dtype.kind.replace("V", "f") for name in small}
+    fixed = {name: given[name] for name in small if kinds[name] in fixing}
     free = {name: value for name, value in given.items() if name not in fixed}
     shapes = [f"{name}:{','.join(map(str, value.shape))}" for name, value in free.items()]
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from onnx import (
 )
 
 from pai.frontends.onnx.tensors import Tensor, sparse_tensor_of, tensor_of
-from pai.runtime.errors import InvalidModel, UnsupportedOp
+from pai.runtime.errors import InvalidModel, PaiError, UnsupportedOp
 
 FunctionKey = tuple[str, str, str]
 
@@ -55,6 +55,16 @@ def read_model(path: str | Path) -> Model:
         UnsupportedOp: an opset newer than the onnx package.
     """
     file = Path(path)
+    try:
+        return _read(file)
+    except PaiError:
+        raise
+    except Exception as error:  # whatever the protobuf and checker libraries meet in bad bytes
+        text = " ".join(str(error).split())[:200]
+        raise InvalidModel(f"the file is damaged ({text})", str(file)) from error
+
+
+def _read(file: Path) -> Model:
     proto = _parse(file)
     where = str(file)
     _check_opsets(proto, where)

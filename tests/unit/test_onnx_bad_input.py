@@ -49,6 +49,31 @@ def write(folder: Path, content: bytes | onnx.ModelProto) -> Path:
     return path
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_bytes_never_crash(tmp_path, seed):
+    """Flip, cut, drop or insert bytes of a good model: it loads, or the error is one of ours."""
+    rng = np.random.default_rng(seed)
+    weight = numpy_helper.from_array(np.ones((4, 2), np.float32), "w")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="mm"),
+        helper.make_node("Softmax", ["a"], ["y"], name="soft", axis=-1),
+    ]
+    good = model(nodes, initializers=[weight], shape=("batch", 4)).SerializeToString()
+    for _ in range(5):
+        at = int(rng.integers(len(good)))
+        noise = rng.bytes(int(rng.integers(1, 5)))
+        bad = [
+            good[:at] + noise + good[at + len(noise) :],
+            good[:at],
+            good[:at] + good[at + len(noise) :],
+            good[:at] + noise + good[at:],
+        ][int(rng.integers(4))]
+        try:
+            load(write(tmp_path, bad), ["batch=2"])
+        except PaiError as error:
+            assert "\n" not in str(error)
+
+
 def test_good_model_loads(tmp_path):
     assert load(write(tmp_path, relu())).signature.results[0].name == "y"
 

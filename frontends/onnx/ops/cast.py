@@ -23,13 +23,14 @@ _FLOAT8 = {
 }
 
 
-def cast_to(x: Any, dtype: np.dtype, *, saturate: bool = True) -> Any:
+def cast_to(x: Any, dtype: np.dtype, *, saturate: bool = True, rounding: str = "up") -> Any:
     """Return ``x`` in another element type as ONNX's Cast converts it.
 
     Args:
         x: the value.
         dtype: target type.
         saturate: for float 8: out-of-range values become the largest one, not NaN or infinity.
+        rounding: for powers of two (float8e8m0): up, down or nearest.
     """
     if x.dtype == dtype:
         return x
@@ -40,7 +41,9 @@ def cast_to(x: Any, dtype: np.dtype, *, saturate: bool = True) -> Any:
     if dtype == np.dtype(ml_dtypes.float4_e2m1fn):
         limit = float(jnp.finfo(dtype).max)
         wide = jnp.asarray(x).astype(jnp.float32)
-        return jnp.where(jnp.isnan(wide), limit, jnp.clip(wide, -limit, limit)).astype(dtype)
+        return jnp.where(jnp.isnan(wide), -0.0, jnp.clip(wide, -limit, limit)).astype(dtype)
+    if dtype == np.dtype(ml_dtypes.float8_e8m0fnu):
+        return _to_power_of_two(jnp.asarray(x), saturate, rounding)
     if dtype.name in ("int4", "uint4", "int2", "uint2"):
         return _to_subbyte(jnp.asarray(x), dtype)
     if is_concrete(x):
@@ -58,6 +61,22 @@ def _to_float8(x: Any, dtype: np.dtype, saturate: bool) -> Any:
     return wide.astype(dtype)
 
 
+def _to_power_of_two(x: Any, saturate: bool, rounding: str) -> Any:
+    """Convert to float8e8m0: an exponent alone, its code the float's biased exponent."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    exponent, fraction = (bits >> 23) & 0xFF, bits & 0x7FFFFF
+    # The smallest power is half the smallest normal float, so a denormal counts from its middle.
+    rest = jnp.where(exponent == 0, jnp.maximum(fraction, 0x400000) - 0x400000, fraction)
+    half = jnp.where(exponent == 0, 0x200000, 0x400000)
+    up = {"up": rest > 0, "nearest": rest >= half, "down": jnp.zeros(x.shape, bool)}[rounding]
+    code = exponent + up.astype(jnp.uint32)
+    if saturate:
+        code = jnp.where(jnp.isnan(x), 0xFF, jnp.minimum(code, 0xFE))
+    else:
+        code = jnp.where(x == 0, 0xFF, jnp.minimum(code, 0xFF))
+    return lax.bitcast_convert_type(code.astype(jnp.uint8), ml_dtypes.float8_e8m0fnu)
+
+
 def _to_subbyte(x: Any, dtype: np.dtype) -> Any:
     """Convert to a 4- or 2-bit integer: floats are rounded and wrapped as integers are."""
     bits = 4 if dtype.name.endswith("4") else 2
@@ -69,6 +88,11 @@ def _to_subbyte(x: Any, dtype: np.dtype) -> Any:
     return code.astype(jnp.int8).astype(dtype)
 
 
+def _how(node: Node) -> dict[str, Any]:
+    saturate = bool(node.attr("saturate", 1))
+    return {"saturate": saturate, "rounding": node.attr("round_mode", "up")}
+
+
 @op("Cast")
 def cast(node: Node, x: Any) -> Any:
     """Convert the element type."""
@@ -76,7 +100,7 @@ def cast(node: Node, x: Any) -> Any:
     target = numpy_dtype(TensorProto.DataType.Value(to) if isinstance(to, str) else to)
     if target.kind in "OSU" or x.dtype.kind in "OSU":
         raise node.refuse("strings are not supported", "convert them outside of the model")
-    return cast_to(x, target, saturate=bool(node.attr("saturate", 1)))
+    return cast_to(x, target, **_how(node))
 
 
 @op("CastLike")
@@ -84,7 +108,7 @@ def cast_like(node: Node, x: Any, like: Any) -> Any:
     """Convert to the element type of another value."""
     if like.dtype.kind in "OSU" or x.dtype.kind in "OSU":
         raise node.refuse("strings are not supported", "convert them outside of the model")
-    return cast_to(x, np.dtype(like.dtype), saturate=bool(node.attr("saturate", 1)))
+    return cast_to(x, np.dtype(like.dtype), **_how(node))
 
 
 @op("BitCast")
