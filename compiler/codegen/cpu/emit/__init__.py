@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pai.compiler.codegen.cpu.emit import reduction, structural
+from pai.compiler.codegen.cpu.emit import (
+    contraction,
+    fourier,
+    indexing,
+    linear_algebra,
+    random,
+    reduction,
+    sorting,
+    structural,
+    window,
+)
 from pai.compiler.codegen.cpu.emit.graph import Graph, read_function
 from pai.compiler.codegen.cpu.emit.kernel import KernelSource, emit_plan
 from pai.compiler.codegen.cpu.emit.plan import make_grid, make_plan
@@ -16,7 +26,9 @@ __all__ = ["KERNELS", "KernelSource", "emit_kernel", "register_kernel"]
 Special = Callable[[Any, Graph, CpuTarget], KernelSource | None]
 # By ``pai.kernel``: emitters that know a whole kernel better than the elemental way does.
 KERNELS: dict[str, Special] = {}
-_FAMILIES = (reduction, structural)
+_FAMILIES = (
+    contraction, fourier, indexing, linear_algebra, random, reduction, sorting, structural, window
+)
 
 
 def register_kernel(kind: str, emitter: Special) -> None:

@@ -185,14 +185,14 @@ def compare(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> Scala
     reg, signed = source.reg, source.signed
     if source.is_float:
         reg, signed = f"i{source.reg[1:]}", True
-        names = [_total_order(b, value, source.reg) for value in names]
+        names = [total_order(b, value, source.reg) for value in names]
     predicate = direction.lower()
     if predicate not in ("eq", "ne"):
         predicate = ("s" if signed else "u") + predicate
     return Scalar(kind, b.cmp(predicate, names[0], names[1], reg))
 
 
-def _total_order(b: Builder, x: str, reg: str) -> str:
+def total_order(b: Builder, x: str, reg: str) -> str:
     """Return a signed integer that orders as the float's total order does."""
     kind = f"i{reg[1:]}"
     bits = b.op(f"arith.bitcast {x} : {reg} to {kind}")
