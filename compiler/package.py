@@ -25,7 +25,7 @@ from pai.passes.partition import LocalModule
 from pai.runtime.dtypes import DTYPES
 from pai.runtime.errors import PackageError
 from pai.runtime.manifest import FORMAT, KernelSpec, Manifest, TensorSpec, manifest_to_json
-from pai.runtime.memory import cut, shard_number
+from pai.runtime.memory import canonical, cut, shard_number
 from pai.runtime.mesh import Mesh, Sharding
 from pai.runtime.package import CONSTANTS, MANIFEST, PROGRAM
 from pai.runtime.program import ProgramCode
@@ -146,7 +146,7 @@ def _constants(code: ProgramCode) -> Iterator[np.ndarray]:
     for constant in code.constants:
         if constant.value is None:
             raise PackageError(f"the constant '{constant.name}' has no value")
-        yield constant.value
+        yield canonical(constant.value)
 
 
 def _write_weights(

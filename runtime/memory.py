@@ -12,6 +12,10 @@ from pai.runtime.manifest import TensorSpec
 from pai.runtime.mesh import Mesh
 from pai.runtime.program import ALIGNMENT
 
+_NARROW = {
+    DTYPES["i2"]: np.int8, DTYPES["i4"]: np.int8, DTYPES["ui2"]: np.uint8, DTYPES["ui4"]: np.uint8,
+}  # fmt: skip
+
 
 def allocate(size: int) -> np.ndarray:
     """Return ``size`` bytes (at least one) of memory aligned to 64 bytes, not initialized.
@@ -53,12 +57,21 @@ def shard_slices(spec: TensorSpec, mesh: Mesh, device: int) -> tuple[slice, ...]
     )
 
 
+def canonical(array: np.ndarray) -> np.ndarray:
+    """Return the elements in the bytes that kernels expect.
+
+    ml_dtypes ignores the upper bits of integers of 2 or 4 bits; kernels want them extended.
+    """
+    kind = _NARROW.get(array.dtype)
+    return array if kind is None else array.astype(kind).view(array.dtype)
+
+
 def cut(array: np.ndarray, spec: TensorSpec, mesh: Mesh, device: int, into: np.ndarray) -> None:
     """Write the shard of ``device`` into ``into`` (local shape); the padded tail becomes zero."""
     part = array[shard_slices(spec, mesh, device)]
     if part.shape != into.shape:
         into[...] = np.zeros((), into.dtype)
-    into[tuple(slice(0, size) for size in part.shape)] = part
+    into[tuple(slice(0, size) for size in part.shape)] = canonical(part)
 
 
 def paste(shard: np.ndarray, spec: TensorSpec, mesh: Mesh, device: int, into: np.ndarray) -> None:

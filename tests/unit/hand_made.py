@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field, replace
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from pai.compiler.package import write_package
 from pai.dialects.mlir import context, ir
 from pai.dialects.program import Program, Role, Signature, Value, Weights
@@ -15,7 +18,7 @@ from pai.passes.partition import LocalModule
 from pai.runtime.dtypes import itemsize
 from pai.runtime.executor import LoadedPackage, load
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
-from pai.runtime.program import Buffer, Collective, Constant, Instruction, ProgramCode
+from pai.runtime.program import Buffer, Call, Collective, Constant, Instruction, ProgramCode
 
 SIGNATURE = "(void** b, int64_t begin, int64_t end, void* scratch)"
 HEAD = "#include <math.h>\n#include <stdint.h>\n#include <string.h>\n#include <unistd.h>\n"
@@ -38,20 +41,20 @@ class CompiledKernel:
     scratch_bytes: int
 
 
-def compile_c(source: str, folder: Path, *flags: str) -> bytes:
+@cache
+def compile_c(source: str, *flags: str) -> bytes:
     """Return the object of a C source."""
-    file = folder / "kernel.c"
-    file.write_text(HEAD + source)
-    out = folder / "kernel.o"
-    command = ["gcc", "-O2", "-fPIC", "-c", *flags, str(file), "-o", str(out)]
-    subprocess.run(command, check=True)
-    return out.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "kernel.o"
+        command = ["gcc", "-O2", "-fPIC", *flags, "-xc", "-c", "-", "-o", str(out)]
+        subprocess.run(command, check=True, input=(HEAD + source).encode())
+        return out.read_bytes()
 
 
-def kernel(name: str, body: str, folder: Path, grid: int = 1, scratch: int = 0) -> CompiledKernel:
+def kernel(name: str, body: str, grid: int = 1, scratch: int = 0) -> CompiledKernel:
     """Return a kernel whose C body may use ``b`` (buffers), ``begin``, ``end`` and ``scratch``."""
     source = f"void k_{name}{SIGNATURE} {{ {body} }}"
-    data = compile_c(source, folder)
+    data = compile_c(source)
     return CompiledKernel(name, f"key_{name}", data, f"k_{name}", grid, scratch)
 
 
@@ -158,8 +161,9 @@ class Builder:
         )
         return out
 
+    def call(self, kernel: CompiledKernel, *buffers: int) -> Call:
+        self.kernels[kernel.name] = kernel
+        return Call(kernel.name, buffers)
+
     def load(self, out: Path, **options: Any) -> LoadedPackage:
         return load(self.write(out), **options)
-
-    def on(self, devices: int) -> Builder:
-        return replace(self, devices=devices)
