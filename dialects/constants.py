@@ -103,7 +103,7 @@ def dense_attr(value: np.ndarray, type_: ir.Type) -> ir.Attribute:
     """
     dtype, shape = DTYPES[dtype_name(type_)], shape_of(type_)
     flat = np.ascontiguousarray(np.asarray(value, dtype)).reshape(-1)
-    if flat.size > 1 and _all_equal(flat):
+    if flat.size > 1 and all_equal(flat):
         flat = flat[:1]
     if dtype.kind not in "fiuc" and dtype.kind != "b":
         flat = flat.astype(np.int8) if _is_integer(dtype) else flat
@@ -117,8 +117,9 @@ def dense_attr(value: np.ndarray, type_: ir.Type) -> ir.Attribute:
     )
 
 
-def _all_equal(flat: np.ndarray) -> bool:
-    raw = flat.view(np.uint8).reshape(flat.size, -1)
+def all_equal(value: np.ndarray) -> bool:
+    """Whether all elements (at least one) have the same bits."""
+    raw = np.ascontiguousarray(value).view(np.uint8).reshape(value.size, -1)
     return bool((raw == raw[0]).all())
 
 

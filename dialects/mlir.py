@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jaxlib
 from jaxlib.mlir import ir, passmanager
@@ -13,7 +14,18 @@ from pai.runtime.errors import InvalidModel, PassFailure
 
 JAXLIB_VERSION = "0.10.2"
 
-__all__ = ["chlo", "context", "func", "ir", "parse", "run_pipeline", "sdy", "stablehlo", "to_text"]
+__all__ = [
+    "chlo",
+    "context",
+    "first_diagnostic",
+    "func",
+    "ir",
+    "parse",
+    "run_pipeline",
+    "sdy",
+    "stablehlo",
+    "to_text",
+]
 
 
 @functools.cache
@@ -43,6 +55,12 @@ def context() -> ir.Context:
     chlo.register_dialect(ctx)
     sdy.register_dialect(ctx)
     ctx.load_all_available_dialects()
+    # The bindings offer no way to register the quant dialect; this pass loads it.
+    with ctx, ir.Location.unknown(ctx):
+        empty = ir.Module.create()
+        passmanager.PassManager.parse("builtin.module(vhlo-legalize-to-stablehlo)").run(
+            empty.operation
+        )
     return ctx
 
 
@@ -57,8 +75,19 @@ def parse(text: str | bytes, where: str = "module", ctx: ir.Context | None = Non
         with ctx, ir.Location.unknown(ctx):
             return ir.Module.parse(text, ctx)
     except (ir.MLIRError, ValueError) as error:
-        first = str(error).strip().splitlines()
-        raise InvalidModel(f"not a valid MLIR module: {' '.join(first[:3])}", where) from error
+        message, place = first_diagnostic(error)
+        line = re.search(r":(\d+):(\d+)$", place)
+        file = f"{where}:{line[1]}:{line[2]}" if line else where
+        raise InvalidModel(f"not a valid MLIR module: {message}", file) from error
+
+
+def first_diagnostic(error: Exception) -> tuple[str, str]:
+    """Return the first message of an MLIR error on one line, and its location without loc()."""
+    diagnostics = getattr(error, "error_diagnostics", [])
+    if not diagnostics:
+        return " ".join(str(error).split()), ""
+    place = str(diagnostics[0].location).removeprefix("loc(").removesuffix(")").replace('"', "")
+    return " ".join(diagnostics[0].message.split()), "" if place == "unknown" else place
 
 
 def to_text(module: ir.Module, *, locations: bool = False) -> str:
@@ -77,4 +106,5 @@ def run_pipeline(module: ir.Module, pipeline: str) -> None:
             manager = passmanager.PassManager.parse(f"builtin.module({pipeline})")
             manager.run(module.operation)
         except (ir.MLIRError, ValueError) as error:
-            raise PassFailure(f"pipeline '{pipeline}' failed: {error}") from error
+            message, place = first_diagnostic(error)
+            raise PassFailure(f"pipeline '{pipeline}' failed: {message}", place) from error

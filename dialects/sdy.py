@@ -197,7 +197,7 @@ def _value_attr(func: ir.OpView, kind: str, index: int) -> ir.Attribute | None:
     if kind not in func.attributes:
         return None
     entry = ir.DictAttr(ir.ArrayAttr(func.attributes[kind])[index])
-    return entry[SHARDING] if SHARDING in entry else None
+    return entry[SHARDING] if SHARDING in entry else None  # noqa: SIM401
 
 
 def _set_value_attr(func: ir.OpView, kind: str, index: int, attr: ir.Attribute | None) -> None:

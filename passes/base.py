@@ -24,16 +24,22 @@ class Pass:
         raise NotImplementedError
 
 
+def find(name: str) -> type[Pass]:
+    """Return the class of the pass called ``name``; raises PassFailure when there is none."""
+    if name not in REGISTRY:
+        raise PassFailure(f"unknown pass '{name}'", hint="pai-opt --list-passes shows all names")
+    module_name, _, class_name = REGISTRY[name].partition(":")
+    found: type[Pass] = getattr(importlib.import_module(module_name), class_name)
+    return found
+
+
 def create(name: str, options: dict[str, str] | None = None) -> Pass:
     """Return the pass called ``name`` with its options given as text.
 
     Raises:
         PassFailure: for an unknown pass, option, or option value.
     """
-    if name not in REGISTRY:
-        raise PassFailure(f"unknown pass '{name}'", hint="pai-opt --list-passes shows all names")
-    module_name, _, class_name = REGISTRY[name].partition(":")
-    cls = getattr(importlib.import_module(module_name), class_name)
+    cls = find(name)
     fields = {f.name.replace("_", "-"): f for f in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for key, text in (options or {}).items():

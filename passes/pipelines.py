@@ -8,5 +8,6 @@ STAGES: dict[str, str] = {
 
 
 def expand(pipeline: str) -> str:
-    """Return the pipeline with a stage's name replaced by its passes."""
-    return STAGES.get(pipeline, pipeline)
+    """Return the pipeline with the names of stages replaced by their passes."""
+    items = pipeline.split(",") if "{" not in pipeline and "(" not in pipeline else [pipeline]
+    return ",".join(STAGES.get(item.strip(), item) for item in items)

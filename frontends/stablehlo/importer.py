@@ -18,7 +18,6 @@ from pai.runtime.errors import InvalidModel, UnsupportedOp
 
 BYTECODE_MAGIC = b"ML\xefR"
 _VERSION = re.compile(rb"StableHLO_v(\d+\.\d+\.\d+)")
-_PLACE = re.compile(r"\"?[^\s\"]*\"?:(\d+):(\d+): ")
 
 
 def load(path_or_text: str | bytes | Path, shapes: Sequence[str] = ()) -> Program:
@@ -79,7 +78,7 @@ def _parse_text(text: str, source: str) -> ir.Module:
     try:
         return parse(text, source)
     except InvalidModel as error:
-        raise _located(error, source) from error
+        raise _located(error) from error
 
 
 def _parse_bytecode(data: bytes, source: str) -> ir.Module:
@@ -88,7 +87,7 @@ def _parse_bytecode(data: bytes, source: str) -> ir.Module:
         try:
             module = parse(data, source)
         except InvalidModel as error:
-            raise _located(error, source, "the bytecode may be truncated") from error
+            raise _located(error, "the bytecode may be truncated") from error
         text = to_text(module, locations=True)
         return _parse_text(inline_resources(text), source) if "dense_resource" in text else module
     ctx = context()
@@ -115,25 +114,23 @@ def _bad_artifact(version: str, source: str) -> InvalidModel:
     )
 
 
-def _located(error: InvalidModel, source: str, hint: str = "") -> InvalidModel | UnsupportedOp:
-    """Return the parser's first message with the file and line in front."""
-    message = error.what.removeprefix("not a valid MLIR module: ")
-    message = message.removeprefix("Unable to parse module assembly: ").strip()
-    message = message.removeprefix("error: ").strip()
-    place = _PLACE.match(message)
-    where = f"{source}:{place[1]}:{place[2]}" if place else source
-    what = message[place.end() :].strip() if place else message
-    what = re.split(r"\s+(?:error|note): ", what)[0].strip()
-    unknown = re.match(r"Dialect `([\w.]+)' not found for custom op '([\w.]+)'", what)
-    if unknown:
-        return UnsupportedOp(
-            f"'{unknown[2]}' is of the dialect '{unknown[1]}', which is not StableHLO",
-            where,
-            "lower the model to StableHLO or CHLO first",
+def _located(error: InvalidModel, hint: str = "") -> InvalidModel | UnsupportedOp:
+    """Return the parser's error, as UnsupportedOp when it is an operation it does not know."""
+    unknown = re.search(r"Dialect `([\w.]+)' not found for custom op '([\w.]+)'", error.what)
+    what = (
+        f"'{unknown[2]}' is of the dialect '{unknown[1]}', which is not StableHLO"
+        if unknown
+        else ""
+    )
+    if not unknown and (
+        unknown := re.search(r"custom op '([\w$]+\.[\w.]+)' is unknown", error.what)
+    ):
+        what = (
+            f"there is no operation '{unknown[1]}' in StableHLO {stablehlo.get_current_version()}"
         )
-    if re.match(r"custom op '[\w$]+\.", what):
-        return UnsupportedOp(what, where, "lower the model to StableHLO or CHLO first")
-    return InvalidModel(f"is not a valid MLIR module: {what}", where, hint)
+    if what:
+        return UnsupportedOp(what, error.where, "lower the model to StableHLO or CHLO first")
+    return InvalidModel(error.what, error.where, hint)
 
 
 _KNOWN_DIALECTS = frozenset({"builtin", "func", "stablehlo", "chlo", "sdy", "check", "interpreter"})

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pai.dialects.constants import constant, constant_value
+from pai.dialects.constants import all_equal, constant, constant_value
 from pai.dialects.mlir import ir
 from pai.dialects.types import element_type, is_static_tensor, num_elements, shape_of
 from pai.passes.base import Pass
@@ -101,8 +101,7 @@ class _Folder:
         if not is_static_tensor(type_) or str(element_type(type_)) not in DTYPES:
             return False
         if op.name == "stablehlo.constant":
-            self._read(op)
-            return False
+            return self._read(op)
         operands = [self.known.get(value) for value in op.operands]
         if any(value is None for value in operands):
             return False
@@ -120,25 +119,27 @@ class _Folder:
         self._replace(op, [new])
         return True
 
-    def _read(self, op: ir.Operation) -> None:
-        """Record a small or splat constant; turn a wide splat into a broadcast scalar."""
+    def _read(self, op: ir.Operation) -> bool:
+        """Record a small or splat constant; replace a wide splat by a broadcast scalar."""
         type_ = op.results[0].type
         count = num_elements(type_)
         if count > self.limit:
             attr = _attribute(op)
             if attr is None or not attr.is_splat:
-                return
+                return False
         elif count == 0:
-            return
+            return False
         value = constant_value(op)
-        if value.size > 1 and not is_splat(value) and (value == value.flat[0]).all():
-            value = np.broadcast_to(value.flat[0], value.shape)
+        if not is_splat(value) and all_equal(value):
+            value = np.broadcast_to(one(value), value.shape)
         self.known[op.results[0]] = value
-        if count > self.limit:
-            with building_before(op):
-                new = self._materialize(value, type_)
-            self._learn(new, value)
-            self._replace(op, [new])
+        if count <= self.limit:
+            return False
+        with building_before(op):
+            new = self._materialize(value, type_)
+        self._learn(new, value)
+        self._replace(op, [new])
+        return True
 
     def _learn(self, new: ir.Value, value: np.ndarray) -> None:
         self.known[new] = value

@@ -65,10 +65,11 @@ class Legalize(Pass):
             run_pipeline(module, "func.func(stablehlo-legalize-composite-to-call)")
             Inline().run(module)
             names = op_names(module)
-        if any(name.startswith("chlo.") and name not in _KEPT_CHLO for name in names):
-            _legalize_chlo(module)
         if _has_quantized_types(module):
             run_pipeline(module, "func.func(stablehlo-legalize-quant-to-math)")
+            names = op_names(module)
+        if any(name.startswith("chlo.") and name not in _KEPT_CHLO for name in names):
+            _legalize_chlo(module)
         _expand(module)
         names = op_names(module)
         if names & _DYNAMIC or _has_dynamic_types(module):
