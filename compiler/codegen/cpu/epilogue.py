@@ -49,36 +49,17 @@ class Kernel:
         """Whether operations follow the heavy one."""
         return self.root.node is not self.node
 
-    def epilogue(
-        self,
-        batch: Index,
-        rows: tuple[Index, Index],
-        columns: tuple[Index, Index],
-        extents: tuple[int, int],
-    ) -> None:
-        """Run what follows over a finished block of the result, in place.
-
-        Args:
-            batch: which matrix of the result, when it is seen as [batch, rows, columns].
-            rows: first row and end.
-            columns: first column and end.
-            extents: rows and columns of one matrix.
-        """
-        if not self.has_epilogue:
-            return
+    def epilogue(self, start: Index, end: Index) -> None:
+        """Run what follows over the elements [start, end) of the result, in place."""
         b, e, root = self.context.b, self.context, self.root
-        shape = root.shape
-        aligned = bool(shape) and shape[-1] == extents[1]
+        width = root.shape[-1]
 
-        def row(m: Index) -> Sequence[str]:
-            line = b.add(b.mul(batch, extents[0]), m)
-            outer = b.delinear(line, shape[:-1]) if aligned else ()
+        def line(number: Index) -> Sequence[str]:
+            outer = b.delinear(number, root.shape[:-1])
+            first = b.mul(number, width)
 
-            def column(n: Index) -> Sequence[str]:
-                if aligned:
-                    index = (*outer, n)
-                else:
-                    index = b.delinear(b.add(b.mul(line, extents[1]), n), shape)
+            def element(column: Index) -> Sequence[str]:
+                index = (*outer, column)
                 with e.layer():
                     buffer = e.buffers.pop(root)
                     value = e.element(root, index)
@@ -86,10 +67,11 @@ class Kernel:
                     e.put(buffer, index, value)
                 return ()
 
-            b.loop(*columns, column)
+            low = b.clamp(b.sub(start, first), 0, width)
+            b.loop(low, b.clamp(b.sub(end, first), 0, width), element)
             return ()
 
-        b.loop(*rows, row)
+        b.loop(b.div(start, width), b.div(b.add(end, width - 1), width), line)
 
 
 def make_kernel(func: Any, graph: Graph, target: CpuTarget, name: str) -> Kernel | None:
@@ -108,7 +90,11 @@ def make_kernel(func: Any, graph: Graph, target: CpuTarget, name: str) -> Kernel
     same_type = {heavy.type.name, root.type.name, *(v.type.name for v in node.operands)}
     if same_type not in ({"f32"}, {"f64"}) or prod(heavy.shape) != prod(root.shape):
         return None
-    if root.node is None or any(operand.node is not None for operand in node.operands):
+    if (
+        root.node is None
+        or not root.shape
+        or any(operand.node is not None for operand in node.operands)
+    ):
         return None
     attributes = func.operation.attributes
     key = str(attributes["pai.key"]).strip('"') if "pai.key" in attributes else graph.name
