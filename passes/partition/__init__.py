@@ -1,7 +1,5 @@
 """Partition: from one program for all devices to the program of each."""
 
-from __future__ import annotations
-
 from pai.passes.partition.partition import partition
 from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport, Replication
 

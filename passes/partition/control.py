@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pai.dialects.mlir import ir, sdy
 from pai.passes.partition.layout import Layout
+from pai.passes.rewrite import where
 from pai.runtime.errors import InvalidSharding
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def localize_branches(self: Localizer, op: ir.Operation) -> None:
 def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """Inline a body that is already local along its manual axes."""
     if self.manual:
-        raise InvalidSharding("a manual computation inside another", str(op.location))
+        raise InvalidSharding("a manual computation inside another", where(op))
     axes = {ir.StringAttr(name).value for name in sdy.ManualAxesAttr(op.attributes["manual_axes"])}
     manual = {i for i, atom in enumerate(self.grid.atoms) if atom.axis in axes}
     inputs = self.layouts(op, "in_shardings", op.operands)
@@ -86,7 +87,7 @@ def forward(self: Localizer, op: ir.Operation) -> None:
 
 def refuse(self: Localizer, op: ir.Operation) -> None:
     """Refuse partial values that outlive their operation."""
-    raise InvalidSharding(f"{op.name}: unreduced values are not supported", str(op.location))
+    raise InvalidSharding(f"{op.name}: unreduced values are not supported", where(op))
 
 
 CONTROL: dict[str, Step] = {

@@ -23,6 +23,7 @@ from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
 from pai.passes.partition.reshard import reshard
 from pai.passes.partition.rule import Rule, Vote, assign, layout_of
+from pai.passes.rewrite import where
 from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidSharding, PassFailure, UnsupportedOp
 from pai.runtime.mesh import Mesh, Sharding
@@ -375,12 +376,12 @@ class Localizer:
 
     def _check(self, op: ir.Operation) -> None:
         if op.name in COLLECTIVES and not self.manual:
-            raise UnsupportedOp(f"{op.name} has no meaning before partitioning", str(op.location))
+            raise UnsupportedOp(f"{op.name} has no meaning before partitioning", where(op))
         for value in (*op.operands, *op.results):
             if not is_static_tensor(value.type):
                 raise UnsupportedOp(
                     f"{op.name} on {value.type} cannot be partitioned",
-                    str(op.location),
+                    where(op),
                     "the simplify stage leaves tensors of static shape only",
                 )
 
@@ -394,7 +395,7 @@ class Localizer:
                 extra += self._bytes(value, after) - self._bytes(value, before)
         if not extra:
             return
-        location = str(op.location)
+        location = where(op)
         if self.strict:
             raise InvalidSharding(
                 f"{op.name} has no sharded form along a split dimension of its operand",
