@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from pai.passes.strategy.plan import Plan, Prediction, layout_to_texts
+from pai.passes.strategy.plan import Alternative, Plan, Prediction, layout_to_texts
+from pai.runtime.dtypes import itemsize
+
+if TYPE_CHECKING:
+    from pai.dialects.program import Signature
 
 _TIMES = {
     "compute_s": "arithmetic",
@@ -26,11 +30,19 @@ _MEMORY = {
 }
 
 
-def explain(plan: Plan, *, width: int = 100, color: bool = False, top: int = 10) -> str:
+def explain(
+    plan: Plan,
+    signature: Signature | None = None,
+    *,
+    width: int = 100,
+    color: bool = False,
+    top: int = 10,
+) -> str:
     """Return the explanation of ``plan``; the same plan gives the same text.
 
     Args:
         plan: a plan with its prediction.
+        signature: the program's arguments; with it the largest ones are listed, with their shapes.
         width: columns of the text.
         color: whether to write terminal colour codes.
         top: how many alternatives and layouts to list.
@@ -48,12 +60,31 @@ def explain(plan: Plan, *, width: int = 100, color: bool = False, top: int = 10)
     mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.axes) or "one device"
     console.print(f"plan: {plan.strategy} ({mesh}) on {plan.cluster or 'an unnamed cluster'}")
     console.print(f"      {seconds_text(plan.predicted.time_s)} a run, {_memory_line(plan)}")
+    console.print(f"      bound by {_bound_by(plan)}")
     console.print(_breakdown(plan.predicted))
-    for table in (_collectives(plan.predicted), _layouts(plan, top), _alternatives(plan, top)):
+    layouts = _layouts(plan, top) if signature is None else _largest(plan, signature, top)
+    for table in (_collectives(plan.predicted), layouts, _alternatives(plan, top)):
         if table.row_count:
             console.print(table)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _bound_by(plan: Plan) -> str:
+    """Return what to change first to be faster, and whether memory leaves room to."""
+    predicted = plan.predicted
+    key = max(_TIMES, key=lambda name: getattr(predicted, name))
+    share = getattr(predicted, key) / predicted.time_s if predicted.time_s else 0.0
+    text = f"{_TIMES[key]} ({share:.0%} of the time)"
+    tight = [a for a in plan.alternatives if a.reason.startswith("needs ")]
+    faster = [a for a in tight if a.time_s is not None and a.time_s < predicted.time_s]
+    if faster:
+        text += f"; with more memory '{faster[0].name}' would take {_time_of(faster[0])}"
+    return text
+
+
+def _time_of(other: Alternative) -> str:
+    return seconds_text(other.time_s or 0.0)
 
 
 def _memory_line(plan: Plan) -> str:
@@ -114,6 +145,28 @@ def _layouts(plan: Plan, top: int) -> Table:
     for name, layout in entries[:top]:
         dims = ", ".join(text or "whole" for text in layout_to_texts(layout))
         table.add_row(name, f"[{dims}]")
+    return table
+
+
+def _largest(plan: Plan, signature: Signature, top: int) -> Table:
+    """List the largest arguments; those without a layout follow propagation."""
+    values = sorted(signature.arguments, key=lambda v: -math.prod(v.shape) * itemsize(v.dtype))
+    layouts = plan.layouts([value.name for value in values])
+    table = _table(
+        f"largest arguments ({min(top, len(values))} of {len(values)})",
+        "argument",
+        ">size",
+        "shape",
+        "dimensions",
+    )
+    for value in values[:top]:
+        dims = "follows the others" if layouts else "whole"
+        if value.name in layouts:
+            texts = layout_to_texts(layouts[value.name])
+            dims = "[" + ", ".join(text or "whole" for text in texts) + "]"
+        size = bytes_text(math.prod(value.shape) * itemsize(value.dtype))
+        shape = "x".join(map(str, (*value.shape, value.dtype)))
+        table.add_row(value.name, size, shape, dims)
     return table
 
 

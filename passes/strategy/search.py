@@ -51,7 +51,7 @@ class SearchOptions:
     """
 
     operations: int = 8000
-    fewest: int = 1
+    fewest: int = 2
     most: int = 8
     slack: float = 2.0
 

@@ -65,6 +65,18 @@ def test_a_tiny_batch_with_giant_weights_splits_them_column_then_row():
     assert plan.predicted.parameter_bytes == (2 * 16384 * 65536 + 65536) * 2 // 8
 
 
+def test_the_explanation_lists_the_largest_arguments_first():
+    module, signature = mlp(8, 16384, 65536)
+    text = explain(choose_plan(module, signature, load_cluster("a100-80g-sxm", 8)), signature)
+    assert "bound by memory traffic" in text
+    rows = [line for line in text.splitlines() if "bf16" in line]
+    assert [row.split()[0] for row in rows] == [
+        "layer.0.weight", "layer.1.weight", "x", "layer.0.bias",
+    ]  # fmt: skip
+    assert "2.0 GiB  16384x65536xbf16  [whole, model p0]" in rows[0]
+    assert "follows the others" in rows[2]
+
+
 def test_weights_beyond_one_device_are_split():
     module, signature = mlp(65536, 65536, 262144)  # 2 x 32 GiB
     cluster = load_cluster("a100-40g-sxm", 8)
@@ -99,7 +111,8 @@ def test_the_choice_is_never_modelled_worse(shape, devices):
     assert fits
     assert all(plan.predicted.time_s <= a.time_s for a in fits)
     assert plan_to_toml(choose_plan(module, signature, cluster)) == plan_to_toml(plan)
-    assert explain(plan)
+    text = explain(plan, signature)
+    assert "largest arguments (4 of 4)" in text
 
 
 def test_one_device_has_an_empty_mesh():
