@@ -89,7 +89,7 @@ def print_summary(
     """
     console = Console(highlight=False, soft_wrap=True)
     if why and "strategy" in state.seconds:
-        console.print(explain(state.plan), markup=False)
+        console.print(explain(state.plan, state.program.signature), markup=False)
     if state.output is None:
         return
     facts = package_facts(state)
