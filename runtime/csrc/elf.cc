@@ -40,7 +40,10 @@ class Object {
   explicit Object(const ObjectFile& file) : file_(file) { parse(); }
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw PackageError(file_.name + ": " + what);
+    std::string text = file_.name + ": " + what.substr(0, 300);
+    for (char& c : text)  // names in a damaged object may hold anything
+      if (c < ' ' || c > '~') c = '?';
+    throw PackageError(text);
   }
 
   std::string_view slice(uint64_t offset, uint64_t bytes) const {
