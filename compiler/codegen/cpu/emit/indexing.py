@@ -51,7 +51,10 @@ def gather(e: Emitter, node: Node, number: int, index: Indices) -> Scalar:
 
 @stage_rule("scatter")
 def scatter(e: StageContext, node: Node) -> None:
-    """Copy the operands, then apply the body at every update whose place lies inside."""
+    """Copy the operands, then apply the body at every update; windows that stick out are skipped.
+
+    Skipping whole windows is what XLA does and JAX relies on.
+    """
     count = len(node.results)
     inputs, updates = node.operands[:count], node.operands[count + 1 :]
     copy_unless_aliased(e, node, inputs)
@@ -69,7 +72,15 @@ def scatter(e: StageContext, node: Node) -> None:
                     _update(e, node, batch, inner, starts)
                 return ()
 
-            b.loops([shape[n] for n in d.window], window)
+            def all_windows() -> Sequence[str]:
+                b.loops([shape[n] for n in d.window], window)
+                return ()
+
+            tests = _fits(e, node, starts)
+            if tests:
+                b.cond(b.all_of(tests), all_windows)
+            else:
+                all_windows()
         return ()
 
     b.loops([shape[n] for n in outer], one)
@@ -110,27 +121,29 @@ def _update(e: StageContext, node: Node, batch: Indices, inner: Indices, starts:
     at = tuple(next(window) if n in d.window else next(outer) for n in range(len(updates[0].shape)))
     free = iter(inner)
     place: list[Index] = []
-    tests: list[str] = []
-    for k, extent in enumerate(node.results[0].shape):
+    for k in range(len(node.results[0].shape)):
         offset = 0 if k in d.inserted or k in d.batch else next(free)
-        position = b.add(starts.get(k, 0), offset)
-        place.append(position)
+        place.append(b.add(starts.get(k, 0), offset))
+    buffers = [e.buffers[v] for v in node.results]
+    old = [load(b, f.pointer, b.linear(place, f.shape), f.type) for f in buffers]
+    new = [e.element(v, at) for v in updates]
+    for value, x in zip(node.results, combine(e, node.regions[0], old, new), strict=True):
+        e.write(value, tuple(place), x)
+
+
+def _fits(e: Emitter, node: Node, starts: dict[int, Index]) -> list[str]:
+    """Return the tests that a whole window lies inside the operand."""
+    b = e.b
+    d = scatter_dimensions(node)
+    shape = node.operands[len(node.results) + 1].shape
+    sizes = iter([shape[n] for n in d.window])
+    tests = []
+    for k, extent in enumerate(node.results[0].shape):
+        size = 1 if k in d.inserted or k in d.batch else next(sizes)
         if k in d.to_operand:
-            tests.append(b.cmp("ult", b.index(position), b.index(extent), "i64"))
-
-    def apply() -> Sequence[str]:
-        with e.layer():
-            buffers = [e.buffers[v] for v in node.results]
-            old = [load(b, f.pointer, b.linear(place, f.shape), f.type) for f in buffers]
-            new = [e.element(v, at) for v in updates]
-            for value, x in zip(node.results, combine(e, node.regions[0], old, new), strict=True):
-                e.write(value, tuple(place), x)
-        return ()
-
-    if tests:
-        b.cond(b.all_of(tests), apply)
-    else:
-        apply()
+            count = b.index(max(0, extent - size + 1))
+            tests.append(b.cmp("ult", b.index(starts[k]), count, "i64"))
+    return tests
 
 
 @stage_rule("dynamic_update_slice")

@@ -20,7 +20,7 @@ def _work_type(kind: ElemType) -> ElemType:
 
 
 def _conj(b: Builder, x: Scalar) -> Scalar:
-    return Scalar(x.type, x.re, complexmath.neg(b, x.im)) if x.im else x
+    return Scalar(x.type, x.re, complexmath.neg(b, x.im, x.type.reg)) if x.im else x
 
 
 def _times(b: Builder, x: Scalar, y: Scalar) -> Scalar:

@@ -124,14 +124,14 @@ def _stages(graph: Graph, stored: set[Value], results: set[Value]) -> list[Stage
         if is_staged(node, results, graph):
             stages.append(Stage(list(node.results), node))
             continue
-        values = [v for v in node.results if v in stored]
-        if not values:
-            continue
-        last = stages[-1] if stages else None
-        if last and last.node is None and last.shape == values[0].shape and _joins(values, last, stored):
-            last.values.extend(values)
-        else:
-            stages.append(Stage(values))
+        for value in node.results:
+            if value not in stored:
+                continue
+            last = stages[-1] if stages else None
+            if last and last.node is None and last.shape == value.shape and _joins([value], last, stored):
+                last.values.append(value)
+            else:
+                stages.append(Stage([value]))
     return stages
 
 

@@ -66,9 +66,9 @@ def _is_philox(node: Node) -> bool:
 
 
 def split_dimension(shape: tuple[int, ...]) -> int:
-    """Return the dimension whose neighbours share one Threefry counter: the last even, or largest."""
+    """Return the dimension whose neighbours share one Threefry counter: the first even, or largest."""
     even = [d for d, n in enumerate(shape) if n % 2 == 0]
-    return even[-1] if even else shape.index(max(shape))
+    return even[0] if even else shape.index(max(shape))
 
 
 @element_rule("rng_bit_generator")
