@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pai.dialects import pai
 from pai.dialects.mlir import first_diagnostic, ir, parse, to_text
 from pai.passes.base import find, run_passes
 from pai.passes.pipelines import expand
@@ -123,7 +124,7 @@ def split(text: str) -> list[Chunk]:
 
 
 def transform(text: str, pipeline: str, source: str, locations: bool = False) -> str:
-    """Parse a module, run the pipeline, and return the module's text.
+    """Parse a module, run the pipeline, verify, and return the module's text.
 
     Raises:
         PaiError: of a pass, with the location in the input where it is known.
@@ -137,6 +138,7 @@ def transform(text: str, pipeline: str, source: str, locations: bool = False) ->
         raise InvalidModel(f"the result is not valid: {message}", place) from error
     if not valid:
         raise InvalidModel("the result is not valid", source)
+    pai.verify(module)
     return to_text(module, locations=locations)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pai.dialects import pai
 from pai.dialects.mlir import context, ir, parse
 from pai.passes.base import run_passes
 from pai.runtime.errors import PaiError
@@ -87,7 +88,9 @@ def collect(text: str, pipeline: str) -> list[Diagnostic]:
 
     handler = ctx.attach_diagnostic_handler(note)
     try:
-        run_passes(parse(text, "input", ctx), pipeline)
+        module = parse(text, "input", ctx)
+        run_passes(module, pipeline)
+        pai.verify(module)
     except PaiError as error:
         reported = getattr(error.__cause__, "error_diagnostics", [])
         came += [Diagnostic("error", _line(str(d.location)), d.message) for d in reported]
