@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pai
-from pai.compiler.codegen.cpu import dot  # noqa: F401  (registers its emitter)
+from pai.compiler.codegen.cpu import conv, dot  # noqa: F401  (they register their emitters)
 from pai.compiler.codegen.cpu.emit import KernelSource, emit_kernel
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.compiler.codegen.cpu.toolchain import version

@@ -101,22 +101,44 @@ class Product:
         vec: the vector type.
         target: the processor.
         a, b: pointers of A and B; by default those of the heavy operation's operands.
+        shifted_a: ``_pack_a`` is overridden and packs row by row.
+        shifted_b: ``_pack_b`` is overridden.
+        k_unit: blocks of k are multiples of it.
     """
 
-    def __init__(self, kernel: Kernel, problem: Problem, vec: Vec, target: CpuTarget) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        problem: Problem,
+        vec: Vec,
+        target: CpuTarget,
+        a: str = "",
+        b: str = "",
+        *,
+        shifted_a: bool = False,
+        shifted_b: bool = False,
+        k_unit: int = 16,
+    ) -> None:
         self.kernel, self.problem, self.vec = kernel, problem, vec
         self.b: Builder = kernel.context.b
         self.e: StageContext = kernel.context
         self.batch, self.m, self.n, self.k = problem.sizes
         self.row_c = problem.row_c or self.n
-        self.a_pointer = kernel.pointer(kernel.node.operands[0])
-        self.b_pointer = kernel.pointer(kernel.node.operands[1])
-        self.by_vectors = self._by_vectors()
-        self.pack_b = not self.by_vectors and (
-            problem.n.stride != 1 or problem.k_b.stride is None or self.m > _FEW_ROWS
+        self.a_pointer = a or kernel.pointer(kernel.node.operands[0])
+        self.b_pointer = b or kernel.pointer(kernel.node.operands[1])
+        self.shifted_a, self.k_unit = shifted_a, k_unit
+        self.by_vectors = not (shifted_a or shifted_b) and self._by_vectors()
+        self.pack_b = shifted_b or not (
+            self.by_vectors
+            or (problem.n.stride == 1 and problem.k_b.stride is not None and self.m <= _FEW_ROWS)
         )
-        self.pack_a = not self.by_vectors and problem.k_a.stride != 1
+        self.pack_a = shifted_a or not (self.by_vectors or problem.k_a.stride == 1)
+        self.packed_a = self.packed_b = ""
         self.blocks = self._choose_blocks(target)
+
+    def panel_row(self, width: int) -> int:
+        """Return the elements of one row of a packed panel."""
+        return ceil(width / self.vec.lanes) * self.vec.lanes
 
     def _by_vectors(self) -> bool:
         """Whether elements are made as products of vectors along k."""
@@ -132,7 +154,9 @@ class Product:
             wide = max(wide, min(sums // rows, 16) if not self.pack_b else wide)
             panel = min(wide, ceil(self.n / self.vec.lanes)) * self.vec.lanes
         k_blocks = 1 if self.by_vectors else ceil(self.k / (2 * _K_BLOCK))
-        k = self.k if k_blocks == 1 else ceil(ceil(self.k / k_blocks) / 16) * 16
+        k = self.k
+        if k_blocks > 1:
+            k = min(self.k, ceil(ceil(self.k / k_blocks) / self.k_unit) * self.k_unit)
         part_rows = min(ceil(self.m / rows) * rows, _M_BLOCK)
         flops = 2.0 * part_rows * panel * self.k
         panels = max(1, min(ceil(self.n / panel), round(_PART_FLOPS / flops)))
@@ -142,10 +166,9 @@ class Product:
         """Write the grid's loop and return the kernel."""
         c, b = self.blocks, self.b
         parts = (self.batch, ceil(self.n / (c.panel * c.panels)), ceil(self.m / c.rows))
-        vec = self.vec
-        width = ceil(c.panel / vec.lanes) * vec.lanes
         if self.pack_b:
-            self.packed_b = self.e.scratch(self.kernel.type, (c.k, width)).pointer
+            shape = (c.k, self.panel_row(c.panel))
+            self.packed_b = self.e.scratch(self.kernel.type, shape).pointer
         if self.pack_a:
             self.packed_a = self.e.scratch(self.kernel.type, (c.rows, c.k)).pointer
 
@@ -270,7 +293,11 @@ class Product:
         b, vec, p = self.b, self.vec, self.problem
         tile = make_tile(vec, rows, width)
         lanes = len(tile.counts) * vec.lanes
-        if self.pack_a:
+        if self.shifted_a:
+            starts = [b.mul(b.add(b.sub(row, m), i), self.blocks.k) for i in range(rows)]
+            places = [(b.address(self.packed_a, at, vec.elem), 0) for at in starts]
+            step = 1
+        elif self.pack_a:
             start = b.mul(b.sub(row, m), self.blocks.k)
             here = b.address(self.packed_a, start, vec.elem)
             places = [(here, i) for i in range(rows)]

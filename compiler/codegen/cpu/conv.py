@@ -1,0 +1,398 @@
+"""Convolutions with register tiles: kernels of kind ``conv``.
+
+Channels-first results (NCHW) are products C[o, (y, x)] = W[o, (c, i, j)] P[(c, i, j), (y, x)] per
+image and group, channels-last ones (NHWC) are C[(n, y, x), o] = P[(n, y, x), (i, j, c)] W[(i, j,
+c), o] per group, where P holds the shifted, strided, zero-padded input. P is never made as a
+whole: only the panel or the rows that a part of the grid works on are copied to scratch
+(``product.py`` does the rest). A 1x1 convolution without stride or padding reads the input in
+place. Depthwise convolutions have kernels of their own (``depthwise.py``).
+
+Left to the elemental emitter: three and more spatial dimensions, other orders of dimensions of
+input and result, batch groups, types other than f32 and f64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from pai.compiler.codegen.cpu.emit import register_kernel
+from pai.compiler.codegen.cpu.emit.builder import Builder, Index
+from pai.compiler.codegen.cpu.emit.dimensions import conv_dimensions
+from pai.compiler.codegen.cpu.emit.graph import Graph, Node
+from pai.compiler.codegen.cpu.emit.kernel import KernelSource
+from pai.compiler.codegen.cpu.epilogue import Kernel, make_kernel
+from pai.compiler.codegen.cpu.product import Group, Problem, Product
+from pai.compiler.codegen.cpu.target import CpuTarget
+from pai.compiler.codegen.cpu.tile import Vec, vec_of
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial dimension: output y and tap i read input (y*stride + i*dilation - low) / hole.
+
+    Args:
+        size: extent of the input.
+        out: extent of the result.
+        taps: extent of the window.
+        stride: step of the window.
+        dilation: distance of the window's taps.
+        low: padding before the first element (may be negative).
+        hole: dilation of the input; positions between its elements are zero.
+        input: stride of the input's buffer, in elements.
+        weight: stride of the weights' buffer along the taps (negative when reversed).
+        result: stride of the result's buffer.
+    """
+
+    size: int
+    out: int
+    taps: int
+    stride: int
+    dilation: int
+    low: int
+    hole: int
+    input: int
+    weight: int
+    result: int
+
+    def valid(self, tap: int, step: int = 1) -> tuple[int, int]:
+        """Return the outputs [first, end) whose tap lies inside the input (no holes)."""
+        at = tap * self.dilation - self.low
+        first = -(at // self.stride) if at < 0 else 0
+        end = (self.size - 1 - at) // self.stride + 1
+        first = min(max(first, 0), self.out)
+        return first, min(max(end, first), self.out)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution over two axes (the first one is trivial when there is only one).
+
+    Strides are in elements. ``inputs`` and ``outputs`` are channels of one group.
+    """
+
+    batch: int
+    groups: int
+    inputs: int
+    outputs: int
+    y: Axis
+    x: Axis
+    input_batch: int
+    input_channel: int
+    weight_input: int
+    weight_output: int
+    weight_start: int
+    result_batch: int
+    result_channel: int
+
+    @property
+    def taps(self) -> int:
+        """Taps of the window."""
+        return self.y.taps * self.x.taps
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the result is [batch, channel, y, x]."""
+        dense = self.x.result == 1 and self.y.result == self.x.out
+        return dense and self.result_channel == self.y.out * self.x.out
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the result is [batch, y, x, channel]."""
+        channels = self.groups * self.outputs
+        dense = self.x.result == channels and self.y.result == channels * self.x.out
+        return dense and self.result_channel == 1
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the input is read as it is: one tap, no stride, padding or holes."""
+        return self.taps == 1 and all(
+            a.stride == 1 and a.low == 0 and a.hole == 1 and a.size == a.out
+            for a in (self.y, self.x)
+        )
+
+
+def read_conv(node: Node) -> Conv | None:
+    """Return a convolution of one or two axes, None for another form."""
+    d = conv_dimensions(node)
+    data, weight = node.operands
+    rank = len(d.input_spatial)
+    if rank not in (1, 2) or node.int("batch_group_count") != 1:
+        return None
+    groups = node.int("feature_group_count")
+    strides = [_strides(v.shape) for v in (data, weight, node.results[0])]
+    padding = node.ints("padding", [0] * (2 * rank))
+    reverse = node.ints("window_reversal", [0] * rank)
+    axes = []
+    start = 0
+    for i in range(rank):
+        tap = strides[1][d.kernel_spatial[i]]
+        taps = weight.shape[d.kernel_spatial[i]]
+        start += (taps - 1) * tap if reverse[i] else 0
+        axes.append(
+            Axis(
+                data.shape[d.input_spatial[i]],
+                node.results[0].shape[d.output_spatial[i]],
+                taps,
+                node.ints("window_strides", [1] * rank)[i],
+                node.ints("rhs_dilation", [1] * rank)[i],
+                padding[2 * i],
+                node.ints("lhs_dilation", [1] * rank)[i],
+                strides[0][d.input_spatial[i]],
+                -tap if reverse[i] else tap,
+                strides[2][d.output_spatial[i]],
+            )
+        )
+    if rank == 1:
+        x = axes[0]
+        whole = (x.size * x.input, x.out * x.result)
+        axes.insert(0, Axis(1, 1, 1, 1, 1, 0, 1, whole[0], 0, whole[1]))
+    return Conv(
+        data.shape[d.input_batch],
+        groups,
+        weight.shape[d.kernel_input],
+        weight.shape[d.kernel_output] // groups,
+        axes[0],
+        axes[1],
+        strides[0][d.input_batch],
+        strides[0][d.input_feature],
+        strides[1][d.kernel_input],
+        strides[1][d.kernel_output],
+        start,
+        strides[2][d.output_batch],
+        strides[2][d.output_feature],
+    )
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    return [prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
+def emit_conv(func: Any, graph: Graph, target: CpuTarget) -> KernelSource | None:
+    """Return the kernel of a convolution, or None when only the elemental emitter covers it."""
+    kernel = make_kernel(func, graph, target, "convolution")
+    conv = read_conv(kernel.node) if kernel is not None else None
+    if kernel is None or conv is None or 0 in (*kernel.root.shape, conv.inputs * conv.taps):
+        return None
+    vec = vec_of(target, kernel.type.name)
+    if conv.channels_first:
+        return ColumnsConv(kernel, conv, vec, target).emit()
+    if conv.channels_last:
+        return RowsConv(kernel, conv, vec, target).emit()
+    return None
+
+
+def inside(b: Builder, position: Index, axis: Axis) -> str:
+    """Return whether a padded position is an element of the input (i1)."""
+    last = (axis.size - 1) * axis.hole
+    conditions = [b.icmp("sge", position, 0), b.icmp("sle", position, last)]
+    if axis.hole > 1:
+        conditions.append(b.icmp("eq", b.rem(position, axis.hole), 0))
+    return b.all_of(conditions)
+
+
+class ColumnsConv(Product):
+    """Channels first: rows are output channels, columns are positions."""
+
+    def __init__(self, kernel: Kernel, conv: Conv, vec: Vec, target: CpuTarget) -> None:
+        self.conv = conv
+        y, x = conv.y, conv.x
+        images = (conv.batch, conv.groups)
+        problem = Problem(
+            batch_a=Group(images, (0, conv.outputs * conv.weight_output)),
+            batch_b=Group(images, (conv.input_batch, conv.inputs * conv.input_channel)),
+            m=Group((conv.outputs,), (conv.weight_output,)),
+            n=Group((y.out, x.out), (y.stride * y.input, x.stride * x.input)),
+            k_a=Group((conv.inputs, y.taps, x.taps), (conv.weight_input, y.weight, x.weight)),
+            k_b=Group(
+                (conv.inputs, y.taps, x.taps),
+                (conv.input_channel, y.dilation * y.input, x.dilation * x.input),
+            ),
+        )
+        weights, data = kernel.node.operands[1], kernel.node.operands[0]
+        start = kernel.context.b.address(kernel.pointer(weights), conv.weight_start, vec.elem)
+        super().__init__(
+            kernel,
+            problem,
+            vec,
+            target,
+            start,
+            kernel.pointer(data),
+            shifted_b=not conv.in_place,
+            k_unit=conv.taps,
+        )
+
+    def _pack_b(self, bp: str, k: Index, count: Index, n: Index, width: int) -> None:
+        """Copy the shifted input of positions n.. for a range of channels and all taps."""
+        if self.conv.in_place:
+            super()._pack_b(bp, k, count, n, width)
+            return
+        b, c = self.b, self.conv
+        x, y = c.x, c.y
+        row = self.panel_row(width)
+        first_channel, channels = b.div(k, c.taps), b.div(count, c.taps)
+
+        def line(out_y: Index) -> Sequence[str]:
+            at = b.sub(b.mul(out_y, x.out), n)  # of the line's first position, in the panel
+            low = b.clamp(b.sub(0, at), 0, x.out)
+            high = b.clamp(b.sub(width, at), 0, x.out)
+
+            def tap(i: Index, j: int) -> None:
+                in_y = b.sub(b.add(b.mul(out_y, y.stride), b.mul(i, y.dilation)), y.low)
+                there = inside(b, in_y, y)
+                in_y = b.div(in_y, y.hole) if y.hole > 1 else in_y
+
+                def channel(number: Index) -> Sequence[str]:
+                    channel_at = b.mul(b.add(first_channel, number), c.input_channel)
+                    source = b.add(channel_at, b.mul(in_y, y.input))
+                    tap_row = b.add(b.mul(number, c.taps), b.add(b.mul(i, x.taps), j))
+                    self._line(bp, source, b.add(b.mul(tap_row, row), at), j, low, high, there)
+                    return ()
+
+                b.loop(0, channels, channel)
+
+            def taps(i: Index) -> Sequence[str]:
+                for j in range(x.taps):
+                    tap(i, j)
+                return ()
+
+            b.loop(0, y.taps, taps)
+            return ()
+
+        last = b.div(b.add(n, width - 1), x.out)
+        b.loop(b.div(n, x.out), b.add(last, 1), line)
+
+    def _line(
+        self, bp: str, source: Index, target: Index, j: int, low: Index, high: Index, there: str
+    ) -> None:
+        """Copy outputs [low, high) of one line for tap j of the x axis."""
+        b, x, elem = self.b, self.conv.x, self.vec.elem
+        zero = b.const(0.0, elem)
+
+        def clear(at: Index) -> Sequence[str]:
+            b.store(zero, self.packed_b, b.add(target, at), elem)
+            return ()
+
+        if x.hole > 1:
+            self._line_with_holes(bp, source, target, j, low, high, there)
+            return
+        first, end = x.valid(j)
+        first_at = b.bin(
+            "minsi", b.bin("maxsi", b.index(first), b.index(low), "i64"), b.index(high), "i64"
+        )
+        end_at = b.bin(
+            "minsi", b.bin("maxsi", b.index(end), b.index(first_at), "i64"), b.index(high), "i64"
+        )
+        first_at = b.select(there, first_at, b.index(high), "i64")
+        end_at = b.select(there, end_at, b.index(high), "i64")
+        shift = j * x.dilation - x.low
+
+        def copy(at: Index) -> Sequence[str]:
+            where = b.add(source, b.mul(b.add(b.mul(at, x.stride), shift), x.input))
+            b.store(b.load(bp, where, elem), self.packed_b, b.add(target, at), elem)
+            return ()
+
+        b.loop(low, first_at, clear)
+        b.loop(first_at, end_at, copy)
+        b.loop(end_at, high, clear)
+
+    def _line_with_holes(
+        self, bp: str, source: Index, target: Index, j: int, low: Index, high: Index, there: str
+    ) -> None:
+        b, x, elem = self.b, self.conv.x, self.vec.elem
+
+        def copy(at: Index) -> Sequence[str]:
+            in_x = b.add(b.mul(at, x.stride), j * x.dilation - x.low)
+            both = b.all_of([there, inside(b, in_x, x)])
+            where = b.add(source, b.mul(b.div(in_x, x.hole), x.input))
+            (value,) = b.cond(
+                both,
+                lambda: [b.load(bp, where, elem)],
+                lambda: [b.const(0.0, elem)],
+                [elem],
+            )
+            b.store(value, self.packed_b, b.add(target, at), elem)
+            return ()
+
+        b.loop(low, high, copy)
+
+
+class RowsConv(Product):
+    """Channels last: rows are positions, columns are output channels."""
+
+    def __init__(self, kernel: Kernel, conv: Conv, vec: Vec, target: CpuTarget) -> None:
+        self.conv = conv
+        y, x = conv.y, conv.x
+        places = (conv.batch, y.out, x.out)
+        taps = (y.taps, x.taps, conv.inputs)
+        problem = Problem(
+            batch_a=Group((conv.groups,), (conv.inputs * conv.input_channel,)),
+            batch_b=Group((conv.groups,), (conv.outputs * conv.weight_output,)),
+            m=Group(places, (conv.input_batch, y.stride * y.input, x.stride * x.input)),
+            n=Group((conv.outputs,), (conv.weight_output,)),
+            k_a=Group(taps, (y.dilation * y.input, x.dilation * x.input, conv.input_channel)),
+            k_b=Group(taps, (y.weight, x.weight, conv.weight_input)),
+            batch_c=Group((conv.groups,), (conv.outputs,)),
+            row_c=conv.groups * conv.outputs,
+        )
+        data, weights = kernel.node.operands
+        start = kernel.context.b.address(kernel.pointer(weights), conv.weight_start, vec.elem)
+        super().__init__(
+            kernel,
+            problem,
+            vec,
+            target,
+            kernel.pointer(data),
+            start,
+            shifted_a=not conv.in_place,
+            k_unit=conv.inputs,
+        )
+
+    def _pack_a(self, a: str, m: Index, m_end: Index, k: Index, count: Index) -> None:
+        """Copy the windows of positions [m, m_end) as rows, for a range of taps."""
+        if self.conv.in_place:
+            super()._pack_a(a, m, m_end, k, count)
+            return
+        b, c, elem = self.b, self.conv, self.vec.elem
+        zero = b.const(0.0, elem)
+        first, taps = b.div(k, c.inputs), b.div(count, c.inputs)
+
+        def place(row: Index) -> Sequence[str]:
+            image, out_y, out_x = b.delinear(row, (c.batch, c.y.out, c.x.out))
+            line = b.mul(b.sub(row, m), self.blocks.k)
+
+            def tap(number: Index) -> Sequence[str]:
+                i, j = b.delinear(b.add(first, number), (c.y.taps, c.x.taps))
+                in_y = b.sub(b.add(b.mul(out_y, c.y.stride), b.mul(i, c.y.dilation)), c.y.low)
+                in_x = b.sub(b.add(b.mul(out_x, c.x.stride), b.mul(j, c.x.dilation)), c.x.low)
+                there = b.all_of([inside(b, in_y, c.y), inside(b, in_x, c.x)])
+                source = b.mul(image, c.input_batch)
+                source = b.add(source, b.mul(b.div(in_y, c.y.hole), c.y.input))
+                source = b.add(source, b.mul(b.div(in_x, c.x.hole), c.x.input))
+                target = b.add(line, b.mul(number, c.inputs))
+
+                def copy(at: Index) -> Sequence[str]:
+                    value = b.load(a, b.add(source, b.mul(at, c.input_channel)), elem)
+                    b.store(value, self.packed_a, b.add(target, at), elem)
+                    return ()
+
+                def clear(at: Index) -> Sequence[str]:
+                    b.store(zero, self.packed_a, b.add(target, at), elem)
+                    return ()
+
+                b.cond(
+                    there,
+                    lambda: b.loop(0, c.inputs, copy),
+                    lambda: b.loop(0, c.inputs, clear),
+                )
+                return ()
+
+            b.loop(0, taps, tap)
+            return ()
+
+        b.loop(m, m_end, place)
+
+
+register_kernel("conv", emit_conv)
