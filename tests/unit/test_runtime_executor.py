@@ -149,9 +149,7 @@ def sleeping(devices: int = 4) -> Builder:
 def test_a_late_device_is_an_error_within_the_deadline(tmp_path: Path) -> None:
     package = sleeping().load(tmp_path / "a", threads=4, deadline_s=0.3)
     begin = time.monotonic()
-    with pytest.raises(
-        TransportError, match=r"all_reduce #1 missed its deadline of 0\.3 s"
-    ) as info:
+    with pytest.raises(TransportError, match=r"#1 missed its deadline of 0\.3 s") as info:
         package.run(x=np.array([0, 0, 1500, 0], np.int32))
     assert time.monotonic() - begin < 4
     assert "devices 0, 1, 3 arrived, 2 (in sleepy) did not" in str(info.value)
