@@ -419,7 +419,7 @@ def _votes(
     rule: Rule, op: ir.Operation, have: Sequence[Layout], wanted: Sequence[Layout]
 ) -> Iterator[Vote]:
     for dims, layout, value in zip(rule.results, wanted, op.results, strict=True):
-        yield Vote(dims, layout, 2 * _elements(value) + 1)
+        yield Vote(dims, layout, 2 * _elements(value) + 1, is_result=True)
     for dims, layout, value in zip(rule.operands, have, op.operands, strict=True):
         yield Vote(dims, layout, 2 * _elements(value))
 

@@ -23,12 +23,14 @@ class Rule:
     Args:
         sizes: size of each factor.
         even: factors that may only be split evenly.
+        follow: factors split only where an operand is, for their shards fetch from each other.
         operands: per operand, per dimension, its factors.
         results: per result, per dimension, its factors.
     """
 
     sizes: list[int] = field(default_factory=list)
     even: set[int] = field(default_factory=set)
+    follow: set[int] = field(default_factory=set)
     operands: list[list[Factors]] = field(default_factory=list)
     results: list[list[Factors]] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ class Vote:
     dims: Sequence[Factors]
     layout: Layout
     weight: int
+    is_result: bool = False
 
 
 def assign(rule: Rule, grid: Grid, votes: Iterable[Vote]) -> list[Atoms]:
@@ -68,6 +71,8 @@ def assign(rule: Rule, grid: Grid, votes: Iterable[Vote]) -> list[Atoms]:
     for vote in votes:
         for factors, atoms in zip(vote.dims, vote.layout, strict=True):
             for factor, share in _share(rule, grid, factors, atoms):
+                if vote.is_result and factor in rule.follow:
+                    continue
                 counts[factor][share] = counts[factor].get(share, 0) + vote.weight
     out: list[Atoms] = [()] * len(rule.sizes)
     taken: set[int] = set()

@@ -2,9 +2,11 @@
 
 from pai.passes.partition.handlers import (  # noqa: F401
     batched,
+    dynamic,
     elementwise,
     indexing,
     linear,
+    moving,
     reductions,
     shapes,
 )

@@ -48,6 +48,10 @@ class Site:
         """Return the local types of all results."""
         return [self.type(i) for i in range(len(self.op.results))]
 
+    def split(self, operand: int, dim: int) -> Atoms:
+        """Return the atoms that split a dimension of an operand."""
+        return self.atoms(self.rule.operands[operand][dim])
+
     def count(self, factor: int) -> int:
         """Return the number of shards of a factor."""
         return self.emit.grid.count(self.axes[factor])

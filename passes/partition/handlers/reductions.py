@@ -13,7 +13,14 @@ from pai.passes.partition.emit import (
     tensor,
 )
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.moving import moving_rule
 from pai.passes.partition.handlers.shapes import ints
+from pai.passes.partition.handlers.windows import (
+    Window,
+    fetch_halos,
+    windows_of,
+    without_padding,
+)
 from pai.passes.partition.rule import Factors, Rule, whole
 
 KINDS = {name: kind for kind, name in REDUCTIONS.items()}
@@ -115,42 +122,52 @@ def is_neutral(value: ir.Value, kind: str) -> bool:
     return bool(owner.attributes["value"] == wanted)
 
 
-def _windowed(op: ir.Operation) -> list[bool]:
-    """Return per dimension whether a window looks at more than the element itself."""
-    rank = op.operands[0].type.rank
-    out = [size != 1 for size in ints(op, "window_dimensions")]
-    for name in ("window_strides", "base_dilations"):
-        if name in op.attributes:
-            out = [a or b != 1 for a, b in zip(out, ints(op, name), strict=True)]
-    if "padding" in op.attributes:
-        edges = list(ir.DenseIntElementsAttr(op.attributes["padding"]))
-        out = [out[dim] or any(edges[2 * dim : 2 * dim + 2]) for dim in range(rank)]
-    return out
+NAMES = {
+    "stride": "window_strides",
+    "base_dilation": "base_dilations",
+    "dilation": "window_dilations",
+}
+
+
+def _windows(op: ir.Operation) -> list[Window]:
+    sizes = ints(op, "window_dimensions")
+    return windows_of(op, len(sizes), sizes, NAMES)
 
 
 def window_rule(op: ir.Operation) -> Rule:
-    """Share the dimensions without a window."""
+    """Share the dimensions; windows follow their operand's split and fetch a halo."""
     inputs = len(op.operands) // 2
-    return _window_rule(op, inputs)
+    windows, sizes = _windows(op), shape(op.operands[0])
+    barred = [not w.may_split(size) for w, size in zip(windows, sizes, strict=True)]
+    moved = [not window.trivial for window in windows]
+    out, dims = moving_rule(sizes, shape(op.results[0]), moved, barred)
+    out.operands = [dims] * inputs + [whole(0)] * inputs
+    out.results = [dims] * inputs
+    return out
+
+
+def build_window(site: Site) -> list[ir.Value]:
+    """Reduce the windows of each shard, its halo fetched."""
+    half = len(site.operands) // 2
+    windows = {dim: (window, dim) for dim, window in enumerate(_windows(site.op))}
+    done: list[int] = []
+    for operand in range(half):
+        done = fetch_halos(site, operand, windows, site.operands[half + operand])
+    return site.clone(**without_padding(site.op, done))
 
 
 def select_and_scatter_rule(op: ir.Operation) -> Rule:
     """Share the dimensions without a window."""
-    return _window_rule(op, 2)
-
-
-def _window_rule(op: ir.Operation, inputs: int) -> Rule:
     out = Rule()
-    sizes = shape(op.operands[0])
     dims: list[Factors] = [
-        () if windowed else (out.factor(size),)
-        for size, windowed in zip(sizes, _windowed(op), strict=True)
+        (out.factor(size),) if window.trivial else ()
+        for size, window in zip(shape(op.operands[0]), _windows(op), strict=True)
     ]
-    out.operands = [dims] * inputs + [whole(0)] * (len(op.operands) - inputs)
-    out.results = [dims] * len(op.results)
+    out.operands = [dims, dims, whole(0)]
+    out.results = [dims]
     return out
 
 
 register(Handler(reduce_rule, build_reduce), "stablehlo.reduce")
-register(Handler(window_rule), "stablehlo.reduce_window")
+register(Handler(window_rule, build_window), "stablehlo.reduce_window")
 register(Handler(select_and_scatter_rule), "stablehlo.select_and_scatter")

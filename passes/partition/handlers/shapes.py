@@ -1,17 +1,16 @@
-"""Operations that move elements: broadcast, reshape, transpose, slice, pad, concatenate, iota."""
+"""Operations that rearrange or make elements: broadcast, reshape, transpose, iota, constants."""
 
 from __future__ import annotations
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.emit import (
-    array_attr,
     complex_constant,
     complex_elements,
     is_complex,
     tensor,
 )
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
-from pai.passes.partition.rule import Factors, Rule, whole
+from pai.passes.partition.rule import Rule, whole
 
 
 def ints(op: ir.Operation, name: str) -> list[int]:
@@ -90,59 +89,6 @@ def _ends(sizes: list[int], dims: range) -> set[int]:
     return out
 
 
-def _untouched(op: ir.Operation, untouched: list[bool], operands: int = 1) -> Rule:
-    """Share a factor on untouched dimensions; the others are whole. Extra operands are scalars."""
-    out = Rule()
-    target = shape(op.results[0])
-    dims: list[Factors] = [
-        (out.factor(size),) if keep else () for size, keep in zip(target, untouched, strict=True)
-    ]
-    extra = list(op.operands)[operands:]
-    out.operands = [dims] * operands + [whole(value.type.rank) for value in extra]
-    out.results = [dims]
-    return out
-
-
-def slice_rule(op: ir.Operation) -> Rule:
-    """Keep dimensions that are taken whole."""
-    return _untouched(
-        op, [a == b for a, b in zip(shape(op.operands[0]), shape(op.results[0]), strict=True)]
-    )
-
-
-def build_slice(site: Site) -> list[ir.Value]:
-    """Slice with local limits."""
-    limits = ints(site.op, "limit_indices")
-    for dim, factors in enumerate(site.rule.results[0]):
-        if factors:
-            limits[dim] = shape(site.operands[0])[dim]
-    return site.clone(limit_indices=array_attr(limits))
-
-
-def pad_rule(op: ir.Operation) -> Rule:
-    """Keep dimensions without padding."""
-    edges = zip(
-        ints(op, "edge_padding_low"),
-        ints(op, "edge_padding_high"),
-        ints(op, "interior_padding"),
-        strict=True,
-    )
-    return _untouched(op, [not any(edge) for edge in edges])
-
-
-def concatenate_rule(op: ir.Operation) -> Rule:
-    """Keep every dimension but the concatenated one."""
-    dimension = ir.IntegerAttr(op.attributes["dimension"]).value
-    rank = op.results[0].type.rank
-    return _untouched(op, [dim != dimension for dim in range(rank)], len(op.operands))
-
-
-def reverse_rule(op: ir.Operation) -> Rule:
-    """Keep dimensions that are not reversed."""
-    reversed_ = ints(op, "dimensions")
-    return _untouched(op, [dim not in reversed_ for dim in range(op.results[0].type.rank)])
-
-
 def source_rule(op: ir.Operation) -> Rule:
     """Leave every dimension free: the operation has no operands."""
     out = Rule()
@@ -185,30 +131,8 @@ def build_constant(site: Site) -> list[ir.Value]:
     return [out]
 
 
-def dynamic_slice_rule(op: ir.Operation) -> Rule:
-    """Keep dimensions that are taken whole: their start can only be zero."""
-    return slice_rule(op)
-
-
-def build_dynamic_slice(site: Site) -> list[ir.Value]:
-    """Slice with local sizes."""
-    return site.clone(slice_sizes=array_attr(list(site.type().shape)))
-
-
-def update_slice_rule(op: ir.Operation) -> Rule:
-    """Keep dimensions that are updated whole."""
-    same = [a == b for a, b in zip(shape(op.operands[0]), shape(op.operands[1]), strict=True)]
-    return _untouched(op, same, 2)
-
-
 register(Handler(broadcast_rule), "stablehlo.broadcast_in_dim")
 register(Handler(transpose_rule), "stablehlo.transpose")
 register(Handler(reshape_rule), "stablehlo.reshape")
-register(Handler(slice_rule, build_slice), "stablehlo.slice")
-register(Handler(pad_rule), "stablehlo.pad")
-register(Handler(concatenate_rule), "stablehlo.concatenate")
-register(Handler(reverse_rule), "stablehlo.reverse")
 register(Handler(source_rule, build_iota), "stablehlo.iota")
 register(Handler(source_rule, build_constant), "stablehlo.constant")
-register(Handler(dynamic_slice_rule, build_dynamic_slice), "stablehlo.dynamic_slice")
-register(Handler(update_slice_rule), "stablehlo.dynamic_update_slice")

@@ -1,0 +1,184 @@
+"""slice, pad, concatenate and reverse: along a split dimension, shards fetch what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pai.dialects.mlir import ir
+from pai.passes.partition.emit import array_attr, tensor
+from pai.passes.partition.fetch import fetch
+from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.shapes import ints
+from pai.passes.partition.rule import Factors, Rule, whole
+
+
+def moving_rule(
+    source: Sequence[int], target: Sequence[int], moved: Sequence[bool], barred: Sequence[bool] = ()
+) -> tuple[Rule, list[Factors]]:
+    """Return a rule with one factor per dimension; the moved ones follow the operand's split."""
+    out = Rule()
+    dims: list[Factors] = []
+    for dim, size in enumerate(target):
+        if (barred and barred[dim]) or 0 in (source[dim], size):
+            dims.append(())
+            continue
+        dims.append((out.factor(size),))
+        if moved[dim]:
+            out.follow.add(dims[-1][0])
+    out.results = [dims]
+    return out, dims
+
+
+def fetch_dims(
+    site: Site,
+    moved: Sequence[int],
+    window: Callable[[int, int], tuple[list[int], int]],
+    fill: ir.Value,
+    operand: int = 0,
+) -> list[int]:
+    """Fetch intervals of the moved dimensions that are split; return those dimensions.
+
+    Args:
+        site: the operation; its operand is replaced.
+        moved: dimensions to consider.
+        window: of (dimension, number of shards) the start of every shard, and the length.
+        fill: scalar for what lies outside.
+        operand: which operand.
+    """
+    done = []
+    for dim in moved:
+        atoms = site.split(operand, dim)
+        if atoms:
+            starts, length = window(dim, site.emit.grid.count(atoms))
+            size = shape(site.op.operands[operand])[dim]
+            site.operands[operand] = fetch(
+                site.emit, site.operands[operand], dim, atoms, size, starts, length, fill
+            )
+            done.append(dim)
+    return done
+
+
+def zero(site: Site) -> ir.Value:
+    """Return a scalar zero of the operand's type."""
+    return site.emit.constant(tensor([], site.operands[0].type.element_type), 0)
+
+
+def slice_rule(op: ir.Operation) -> Rule:
+    """Split every dimension; the cut ones as their operand is."""
+    source, target = shape(op.operands[0]), shape(op.results[0])
+    out, dims = moving_rule(source, target, [a != b for a, b in zip(source, target, strict=True)])
+    out.operands = [dims]
+    return out
+
+
+def build_slice(site: Site) -> list[ir.Value]:
+    """Slice what each shard holds, or fetches."""
+    begin, strides = ints(site.op, "start_indices"), ints(site.op, "strides")
+    limits = ints(site.op, "limit_indices")
+    local = shape_of_result(site)
+    source, target = shape(site.op.operands[0]), shape(site.op.results[0])
+
+    def window(dim: int, shards: int) -> tuple[list[int], int]:
+        step = local[dim] * strides[dim]
+        starts = [begin[dim] + shard * step for shard in range(shards)]
+        return starts, (local[dim] - 1) * strides[dim] + 1
+
+    cut = [dim for dim in range(len(source)) if source[dim] != target[dim]]
+    for dim in fetch_dims(site, cut, window, zero(site)):
+        begin[dim] = 0
+        limits[dim] = shape(site.operands[0])[dim]
+    for dim, size in enumerate(source):
+        if size == target[dim]:
+            limits[dim] = local[dim]
+    return site.clone(start_indices=array_attr(begin), limit_indices=array_attr(limits))
+
+
+def shape_of_result(site: Site) -> list[int]:
+    """Return the local shape of the first result."""
+    return list(site.type().shape)
+
+
+def pad_rule(op: ir.Operation) -> Rule:
+    """Split every dimension without interior padding; the padded ones as their operand is."""
+    low, high = ints(op, "edge_padding_low"), ints(op, "edge_padding_high")
+    interior = [size > 0 for size in ints(op, "interior_padding")]
+    moved = [bool(a or b) for a, b in zip(low, high, strict=True)]
+    out, dims = moving_rule(shape(op.operands[0]), shape(op.results[0]), moved, interior)
+    out.operands = [dims, whole(0)]
+    return out
+
+
+def build_pad(site: Site) -> list[ir.Value]:
+    """Fetch with the padding as filling, and pad the other dimensions."""
+    low, high = ints(site.op, "edge_padding_low"), ints(site.op, "edge_padding_high")
+    local = shape_of_result(site)
+
+    def window(dim: int, shards: int) -> tuple[list[int], int]:
+        return [shard * local[dim] - low[dim] for shard in range(shards)], local[dim]
+
+    padded = [dim for dim in range(len(low)) if low[dim] or high[dim]]
+    for dim in fetch_dims(site, padded, window, site.operands[1]):
+        low[dim] = high[dim] = 0
+    return site.clone(edge_padding_low=array_attr(low), edge_padding_high=array_attr(high))
+
+
+def reverse_rule(op: ir.Operation) -> Rule:
+    """Split every dimension; the reversed ones as their operand is."""
+    sizes = shape(op.operands[0])
+    reversed_ = ints(op, "dimensions")
+    out, dims = moving_rule(sizes, sizes, [dim in reversed_ for dim in range(len(sizes))])
+    out.operands = [dims]
+    return out
+
+
+def build_reverse(site: Site) -> list[ir.Value]:
+    """Fetch the mirrored interval and reverse it."""
+    local, sizes = shape_of_result(site), shape(site.op.operands[0])
+
+    def window(dim: int, shards: int) -> tuple[list[int], int]:
+        return [sizes[dim] - (shard + 1) * local[dim] for shard in range(shards)], local[dim]
+
+    fetch_dims(site, ints(site.op, "dimensions"), window, zero(site))
+    return site.clone()
+
+
+def concatenate_rule(op: ir.Operation) -> Rule:
+    """Split every dimension; the concatenated one as the operands are."""
+    along = ir.IntegerAttr(op.attributes["dimension"]).value
+    target = shape(op.results[0])
+    moved = [dim == along for dim in range(len(target))]
+    out, dims = moving_rule(target, target, moved)
+    out.operands = [
+        [() if dim == along and shape(value)[dim] == 0 else f for dim, f in enumerate(dims)]
+        for value in op.operands
+    ]
+    return out
+
+
+def build_concatenate(site: Site) -> list[ir.Value]:
+    """Fetch each operand's part of this shard's interval, and choose by position."""
+    along = ir.IntegerAttr(site.op.attributes["dimension"]).value
+    atoms = site.layout()[along]
+    if not atoms:
+        return site.clone()
+    emit, local = site.emit, shape_of_result(site)
+    positions = emit.positions(local, along, atoms)
+    out, offset = emit.constant(site.type(), 0), 0
+    for index, value in enumerate(site.op.operands):
+        size = shape(value)[along]
+        if size == 0:
+            continue
+        starts = [shard * local[along] - offset for shard in range(emit.grid.count(atoms))]
+        part = fetch(
+            emit, site.operands[index], along, atoms, size, starts, local[along], zero(site)
+        )
+        own = emit.compare(positions, "GE", emit.constant(positions.type, offset))
+        out = emit.select(own, part, out)
+        offset += size
+    return [out]
+
+
+register(Handler(slice_rule, build_slice), "stablehlo.slice")
+register(Handler(pad_rule, build_pad), "stablehlo.pad")
+register(Handler(concatenate_rule, build_concatenate), "stablehlo.concatenate")
+register(Handler(reverse_rule, build_reverse), "stablehlo.reverse")
