@@ -18,7 +18,7 @@ from pai.frontends.onnx import ops
 from pai.frontends.onnx.interpreter import Interpreter, as_array, is_parameter
 from pai.frontends.onnx.model import Model, read_model
 from pai.frontends.onnx.node import Origin
-from pai.frontends.onnx.shapes import Input, bind, declared, fixed_values
+from pai.frontends.onnx.shapes import Input, bind, declared, fixed_values, parse_sizes
 from pai.frontends.onnx.tensors import Tensor
 from pai.runtime.errors import InvalidShape, UnsupportedOp
 
@@ -35,7 +35,7 @@ class OnnxFunction:
             under ``jax.enable_x64(True)``.
         inputs: name, dtype and shape of each input.
         parameters: the stored tensors that are arguments.
-        outputs: names of the outputs.
+        outputs: names of the outputs; one that is a sequence comes as a list.
         source: the file.
     """
 
@@ -57,7 +57,8 @@ def load(
     Args:
         path: the .onnx file.
         shapes: sizes of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,224,224``; or
-            ``INPUT:=16000`` to fix the value of an input.
+            ``INPUT:=16000`` to fix the value of an input. The elements of a sequence are
+            ``INPUT.0``, ``INPUT.1``, …, in results too.
         constants: inputs whose value is fixed now (a Reshape's target, say); they are no longer
             arguments of the program.
 
@@ -79,8 +80,9 @@ def function(
 ) -> OnnxFunction:
     """Return the model as a JAX function; arguments and errors are those of ``load``."""
     model = read_model(path)
-    fixed = _fixed(model, shapes) | dict(constants or {})
-    inputs = _inputs(model, shapes, fixed)
+    entries = _declared(model, shapes)
+    fixed = fixed_values(entries, shapes) | dict(constants or {})
+    inputs = _inputs(entries, shapes, fixed, str(path))
     tensors = [tensor for tensor in model.tensors.values() if is_parameter(tensor)]
 
     def call(values: Sequence[Any], parameters: Sequence[Any]) -> list[Any]:
@@ -89,7 +91,8 @@ def function(
         origins = {id(value): (value, Origin(name)) for name, value in by_name.items()}
         for tensor, value in zip(tensors, parameters, strict=True):
             origins[id(value)] = (value, Origin(tensor.name, tensor.load))
-        results = Interpreter(model, arguments, origins).run(by_name | fixed)
+        given = _grouped(entries, by_name | fixed)
+        results = Interpreter(model, arguments, origins).run(given)
         return [
             _output(value, output.name)
             for value, output in zip(results, model.graph.output, strict=True)
@@ -101,27 +104,33 @@ def function(
 
 def _output(value: Any, name: str) -> Any:
     try:
-        return as_array(value)
+        return [as_array(item) for item in value] if isinstance(value, list) else as_array(value)
     except UnsupportedOp as error:
         raise UnsupportedOp(error.what, f"output '{name}'") from error
 
 
-def _declared(model: Model) -> list[Input]:
+def _declared(model: Model, shapes: Sequence[str]) -> list[Input]:
     """Return the inputs of the main graph that are not stored tensors."""
     stored = {tensor.name for tensor in model.graph.initializer}
+    sizes = parse_sizes(shapes)
     inputs = [value for value in model.graph.input if value.name not in stored]
-    return [declared(value, str(model.path)) for value in inputs]
+    return [entry for value in inputs for entry in declared(value, sizes, str(model.path))]
 
 
-def _fixed(model: Model, shapes: Sequence[str]) -> dict[str, np.ndarray]:
-    return fixed_values(_declared(model), shapes) if any(":=" in text for text in shapes) else {}
+def _grouped(entries: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the graph's inputs by name, the elements of a sequence as a list."""
+    given: dict[str, Any] = {}
+    for entry in entries:
+        if entry.sequence:
+            given.setdefault(entry.sequence, []).append(values[entry.name])
+        else:
+            given[entry.name] = values[entry.name]
+    return given
 
 
 def _inputs(
-    model: Model, shapes: Sequence[str], fixed: Mapping[str, np.ndarray]
+    every: Sequence[Input], shapes: Sequence[str], fixed: Mapping[str, np.ndarray], where: str
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    where = str(model.path)
-    every = _declared(model)
     unknown = sorted(set(fixed) - {entry.name for entry in every})
     if unknown:
         raise InvalidShape(f"there is no input '{unknown[0]}' to fix", where)
@@ -147,7 +156,13 @@ def lower(traced: OnnxFunction) -> Program:
     module = parse(buffer.getvalue(), traced.source, context())
     roles = [(name, Role.INPUT) for name in traced.inputs]
     roles += [(tensor.name, Role.PARAMETER) for tensor in traced.parameters]
-    signature = sign_main(module, traced.name, roles, traced.outputs)
+    outputs = [
+        name if len(leaves) == 1 and leaves[0] is entry else f"{name}.{index}"
+        for name, entry in zip(traced.outputs, lowered.out_info, strict=True)
+        for leaves in [jax.tree.leaves(entry)]
+        for index in range(len(leaves))
+    ]
+    signature = sign_main(module, traced.name, roles, outputs)
     used = {value.name for value in signature.arguments}
     loaders = {t.name: t.load for t in traced.parameters if t.name in used}
     return Program(traced.name, module, signature, Weights(loaders), traced.source)

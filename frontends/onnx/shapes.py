@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
-from onnx import ValueInfoProto
+from onnx import TypeProto, ValueInfoProto
 
 from pai.frontends.onnx.tensors import numpy_dtype
 from pai.runtime.errors import InvalidShape, UnsupportedOp
@@ -21,11 +21,19 @@ _NAMELESS = ("", "?", "-1", "None")
 
 @dataclass(frozen=True)
 class Input:
-    """A graph input as the model declares it: a dimension is a size, a name, or None."""
+    """An input as the model declares it.
+
+    Args:
+        name: its name; an element of a sequence is ``NAME.0``, ``NAME.1``, …
+        dtype: element type.
+        dims: each a size, a name, or None; None altogether when the rank is unknown.
+        sequence: the sequence it is an element of, "" for a tensor.
+    """
 
     name: str
     dtype: np.dtype
     dims: tuple[Dimension, ...] | None
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,31 +45,54 @@ class Sizes:
     values: dict[str, list[float]] = field(default_factory=dict)
 
 
-def declared(value: ValueInfoProto, where: str) -> Input:
-    """Return the declared type of a graph input.
+def declared(value: ValueInfoProto, sizes: Sizes, where: str) -> list[Input]:
+    """Return the declared type of a graph input: one entry, or one per element of a sequence.
+
+    A sequence has as many elements as shapes are given for them. An optional input is present.
 
     Raises:
-        UnsupportedOp: for an input that is not a tensor of numbers.
+        InvalidShape: for a sequence of whose elements no shape is given.
+        UnsupportedOp: for an input that is not made of tensors of numbers.
     """
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        what = (kind or "untyped").removesuffix("_type")
-        raise UnsupportedOp(
-            f"input '{value.name}' is of type {what}; only tensors can be inputs", where
+    kind = value.type
+    if kind.WhichOneof("value") == "optional_type":
+        kind = kind.optional_type.elem_type
+    if kind.WhichOneof("value") == "tensor_type":
+        return [_tensor_input(value.name, kind.tensor_type, where)]
+    if kind.WhichOneof("value") != "sequence_type":
+        what = (kind.WhichOneof("value") or "untyped").removesuffix("_type")
+        raise UnsupportedOp(f"input '{value.name}' is of type {what}, not a tensor", where)
+    count = 0
+    while f"{value.name}.{count}" in sizes.inputs:
+        count += 1
+    if not count:
+        raise InvalidShape(
+            f"input '{value.name}' is a sequence whose length is left open",
+            where,
+            f"give the shape of each element, e.g. --shape {value.name}.0:1,3",
         )
-    tensor = value.type.tensor_type
-    dtype = numpy_dtype(tensor.elem_type, f"{where}: input '{value.name}'")
+    element = kind.sequence_type.elem_type.tensor_type
+    entry = _tensor_input(value.name, element, where)
+    own = entry.dims and tuple(d if isinstance(d, int) else None for d in entry.dims)
+    return [
+        replace(entry, name=f"{value.name}.{i}", dims=own, sequence=value.name)
+        for i in range(count)
+    ]
+
+
+def _tensor_input(name: str, tensor: TypeProto.Tensor, where: str) -> Input:
+    dtype = numpy_dtype(tensor.elem_type, f"{where}: input '{name}'")
     if dtype == np.dtype(object):
-        raise UnsupportedOp(f"input '{value.name}' holds strings", where, "tokenize outside")
+        raise UnsupportedOp(f"input '{name}' holds strings", where, "tokenize outside")
     if not tensor.HasField("shape"):
-        return Input(value.name, dtype, None)
+        return Input(name, dtype, None)
     dims: list[Dimension] = []
     for dim in tensor.shape.dim:
         if dim.HasField("dim_value"):
             dims.append(dim.dim_value if dim.dim_value >= 0 else None)
         else:
             dims.append(dim.dim_param if dim.dim_param not in _NAMELESS else None)
-    return Input(value.name, dtype, tuple(dims))
+    return Input(name, dtype, tuple(dims))
 
 
 def parse_sizes(specs: Sequence[str]) -> Sizes:

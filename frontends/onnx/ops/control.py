@@ -61,7 +61,7 @@ def _arrays(node: Node, values: Sequence[Any]) -> tuple[Any, ...]:
     """Return the values as arrays JAX can carry; sequences and optionals cannot be."""
     for value in values:
         if not isinstance(value, (np.ndarray, np.generic, jax.Array)):
-            raise node.refuse("a value that is not a tensor depends on control flow")
+            raise node.refuse("a value that is not a tensor depends on control flow", _FIX)
     return tuple(jnp.asarray(value) for value in values)
 
 
