@@ -31,9 +31,9 @@ _ELEMENTWISE: dict[str, float] = {
     **dict.fromkeys(_DEAR.split(), 10.0),
 }
 _INDEXED: dict[str, float] = {
-    "broadcast_in_dim": 0.25,
-    "reshape": 0.25,
-    "slice": 0.25,
+    "broadcast_in_dim": 0.0,
+    "reshape": 0.0,
+    "slice": 0.0,
     "reverse": 0.5,
     "transpose": 0.5,
     "pad": 1.0,
