@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+
 from pai.compiler.reference import run_reference
 from pai.dialects.mlir import to_text
 from pai.dialects.program import Role
@@ -91,5 +92,5 @@ def test_against_onnxruntime(file, shape, tolerance):
 
 def test_branch_that_does_not_fit_is_named():
     path = installed(f"{SILERO}.onnx")
-    with pytest.raises(UnsupportedOp, match="If_0.*else_branch.*INPUT:=VALUE"):
+    with pytest.raises(UnsupportedOp, match=r"If_0.*else_branch.*INPUT:=VALUE"):
         load(path, ["input:1,576;state:2,1,128"])
