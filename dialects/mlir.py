@@ -8,7 +8,7 @@ import re
 import jaxlib
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
-from jaxlib.mlir.dialects import chlo, func, sdy, stablehlo
+from jaxlib.mlir.dialects import chlo, func, mhlo, sdy, stablehlo
 
 from pai.runtime.errors import InvalidModel, PassFailure
 
@@ -54,6 +54,7 @@ def context() -> ir.Context:
     stablehlo.register_dialect(ctx)
     chlo.register_dialect(ctx)
     sdy.register_dialect(ctx)
+    mhlo.register_mhlo_dialect(ctx)  # read only: importers rewrite it
     ctx.load_all_available_dialects()
     # The bindings offer no way to register the quant dialect; this pass loads it.
     with ctx, ir.Location.unknown(ctx):

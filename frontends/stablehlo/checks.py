@@ -16,10 +16,11 @@ import numpy as np
 
 from pai.dialects.constants import constant, scalar
 from pai.dialects.mlir import ir, stablehlo
-from pai.dialects.types import DTYPES, dtype_name, shape_of, tensor_type
+from pai.dialects.types import dtype_name, element_type, numpy_dtype, shape_of, tensor_type
 from pai.passes.rewrite import collect, main_function, walk, where
 from pai.passes.simplify.build import full, i64s
 from pai.passes.simplify.inline import Inline
+from pai.runtime.dtypes import DTYPES
 from pai.runtime.errors import UnsupportedOp
 
 Compare = Callable[[ir.Value, ir.Value], ir.Value]  # elementwise, two real tensors to i1
@@ -27,6 +28,8 @@ Compare = Callable[[ir.Value, ir.Value], ir.Value]  # elementwise, two real tens
 _CUSTOM_CALL_TOLERANCE = 1e-3
 _CUSTOM_CALL_ULPS = 3
 _DEFAULT_TOLERANCE = 1e-4
+_SHAPE_OPS = ("stablehlo.dynamic_", "stablehlo.real_dynamic_slice", "stablehlo.set_dimension_size")
+_DYNAMIC_DATA = ("stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice")
 _UNSUPPORTED = ("interpreter.", "check.expect_serialized_eq")
 
 
@@ -53,11 +56,33 @@ def lower_checks(module: ir.Module) -> int:
             )
     Inline().run(module)
     main = main_function(module)
+    _hide_constants(main)
     checks = [op for op in walk(main) if _check_name(op)]
     flags = [_lower(op, main) for op in checks]
     if flags:
         _append_results(main, flags)
     return len(flags)
+
+
+def _hide_constants(main: ir.OpView) -> None:
+    """Put the tensors of a self-checking program behind barriers.
+
+    Otherwise constant folding could answer what the program is to compute. Operands that must be
+    constant (of random numbers, of dynamic shapes) stay as they are.
+    """
+    operations = list(walk(main))
+    if any(op.name.startswith(_SHAPE_OPS) and op.name not in _DYNAMIC_DATA for op in operations):
+        return
+    for op in operations:
+        if op.name != "stablehlo.constant" or op.parent.operation != main.operation:
+            continue
+        type_ = op.results[0].type
+        users = {use.owner.operation.name for use in op.results[0].uses}
+        if not type_.rank or str(element_type(type_)) not in DTYPES or "stablehlo.rng" in users:
+            continue
+        with op.context, op.location, ir.InsertionPoint.after(op):
+            hidden = stablehlo.OptimizationBarrierOp([op.results[0]])
+        op.results[0].replace_all_uses_except(hidden.results[0], hidden.operation)
 
 
 def _check_name(op: ir.Operation) -> str:
@@ -154,7 +179,7 @@ def _close(actual: ir.Value, expected: ir.Value, least: int, most: int) -> ir.Va
     magnitudes, different signs add them. A NaN equals a NaN; a finite value is as far as can be
     from a value that is not.
     """
-    bits = DTYPES[dtype_name(actual.type)].itemsize * 8
+    bits = numpy_dtype(actual.type).itemsize * 8
     unsigned = tensor_type(shape_of(actual.type), f"ui{bits}")
     top = (1 << bits) - 1
 

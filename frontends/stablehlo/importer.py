@@ -10,6 +10,7 @@ from pai.dialects.mlir import context, ir, parse, stablehlo, to_text
 from pai.dialects.program import Program
 from pai.frontends.stablehlo import check_syntax, checks
 from pai.frontends.stablehlo.entry import choose_main
+from pai.frontends.stablehlo.foreign import normalize
 from pai.frontends.stablehlo.resources import inline_resources
 from pai.frontends.stablehlo.shapes import bind_shapes
 from pai.frontends.stablehlo.signature import name_values, read_signature
@@ -34,7 +35,7 @@ def load(path_or_text: str | bytes | Path, shapes: Sequence[str] = ()) -> Progra
     """
     data, source, name = _read(path_or_text)
     module = _parse(data, source)
-    _refuse_foreign(module, source)
+    normalize(module, source)
     choose_main(module, source)
     if checks.has_checks(module):
         checks.lower_checks(module)
@@ -131,25 +132,3 @@ def _located(error: InvalidModel, hint: str = "") -> InvalidModel | UnsupportedO
     if what:
         return UnsupportedOp(what, error.where, "lower the model to StableHLO or CHLO first")
     return InvalidModel(error.what, error.where, hint)
-
-
-_KNOWN_DIALECTS = frozenset({"builtin", "func", "stablehlo", "chlo", "sdy", "check", "interpreter"})
-
-
-def _refuse_foreign(module: ir.Module, source: str) -> None:
-    """Refuse operations of other dialects; MLIR itself lets unregistered ones pass."""
-    found: dict[str, ir.Operation] = {}
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name.partition(".")[0] not in _KNOWN_DIALECTS:
-            found.setdefault(op.name, op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
-    for name, op in found.items():
-        place = re.search(r":(\d+):(\d+)", str(op.location))
-        raise UnsupportedOp(
-            f"'{name}' is not a StableHLO operation",
-            f"{source}:{place[1]}:{place[2]}" if place else source,
-            "lower the model to StableHLO or CHLO first",
-        )
