@@ -197,6 +197,8 @@ def test_collectives_know_their_level():
     assert inside.communication_s == pytest.approx(6 * 1e-3 + 1.5 * 4e6 / 1e9)
     across = cost(all_reduce([[0, 4], [1, 5], [2, 6], [3, 7]]), argument, "tensor<1000000xf32>")
     assert across.communication_s == pytest.approx(2 * 1e-2 + 4e6 / 1e8)
+    alone = cost(all_reduce([[0]]), argument, "tensor<1000000xf32>")
+    assert alone.communication_s == 0.0
     (use,) = across.collectives
     assert (use.kind, use.group_size, use.count, use.bytes_per_device) == (
         "all_reduce", 2, 1, 4000000,

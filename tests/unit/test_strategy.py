@@ -313,3 +313,48 @@ def test_a_training_step_pays_for_its_gradients(tmp_path):
     best = choose_plan(module, signature, cluster)
     assert best.predicted.communication_s == 0
     assert best.predicted.time_s < plan.predicted.time_s
+
+
+def test_a_program_without_arguments_or_with_scalars_only():
+    for text in (
+        "func.func @main() -> tensor<4xf32> { %0 = stablehlo.iota dim = 0 : tensor<4xf32> "
+        "return %0 : tensor<4xf32> }",
+        "func.func @main(%a: tensor<f32>) -> tensor<f32> { %0 = stablehlo.tanh %a : tensor<f32> "
+        "return %0 : tensor<f32> }",
+    ):
+        module = parse(text)
+        plan = choose_plan(module, signature_of(module), load_cluster("cpu", 4))
+        assert plan.strategy == "replicated"
+
+
+def test_the_smallest_device_bounds_the_memory(tmp_path):
+    """Two kinds of host: 64 MiB of weights do not fit the 40 MiB device unless they are split."""
+    text = """
+[device.large]
+memory = 1000000000
+memory_bandwidth = 1e11
+peak_flops = { f32 = 1e12 }
+[device.small]
+memory = 41943040
+memory_bandwidth = 1e11
+peak_flops = { f32 = 1e12 }
+[[host]]
+device = "large"
+devices = 1
+[[host]]
+device = "small"
+devices = 1
+[link.host]
+latency = 1e-5
+bandwidth = 1e10
+"""
+    path = tmp_path / "mixed.toml"
+    path.write_text(text)
+    module, signature = mlp(16, 1024, 8192, dtype="f32")
+    cluster = load_cluster(str(path))
+    plan = choose_plan(module, signature, cluster)
+    assert plan.device_memory_bytes == 41943040
+    assert plan.predicted.memory_bytes <= 41943040
+    assert dict(plan.arguments).keys() >= {"layer.0.weight", "layer.1.weight"}
+    with pytest.raises(InfeasiblePlan):
+        choose_plan(*mlp(16, 8192, 8192, dtype="f32"), cluster)
