@@ -47,9 +47,7 @@ def localize_branches(self: Localizer, op: ir.Operation) -> None:
 
 def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """Inline a body that is already local along its manual axes."""
-    if self.manual:
-        raise InvalidSharding("a manual computation inside another", where(op))
-    axes = {ir.StringAttr(name).value for name in sdy.ManualAxesAttr(op.attributes["manual_axes"])}
+    axes = set(sdy.ManualAxesAttr(op.attributes["manual_axes"]))
     manual = {i for i, atom in enumerate(self.grid.atoms) if atom.axis in axes}
     inputs = self.layouts(op, "in_shardings", op.operands)
     outputs = self.layouts(op, "out_shardings", op.results)

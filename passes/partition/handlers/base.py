@@ -99,8 +99,12 @@ def drop_shardings(op: ir.Operation) -> None:
             del op.attributes[name]
     for region in op.regions:
         for block in region.blocks:
-            for inner in block.operations:
-                drop_shardings(inner.operation)
+            for inner in list(block.operations):
+                if inner.operation.name.startswith("sdy."):  # a reshard of a scalar
+                    inner.operation.result.replace_all_uses_with(inner.operation.operands[0])
+                    inner.operation.erase()
+                else:
+                    drop_shardings(inner.operation)
 
 
 def clone(site: Site) -> list[ir.Value]:
