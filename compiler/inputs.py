@@ -76,24 +76,28 @@ def _bounds_of(value: ir.Value) -> Iterator[int]:
                 dim = use.operand_number - 1
                 sizes = (ir.RankedTensorType(v.type).shape for v in (op.operands[0], op.results[0]))
                 yield next(sizes)[dim] - next(sizes)[dim] + 1
-            elif op.name == "stablehlo.compare" and _other_is_iota(op, use.operand_number):
-                yield max(ir.RankedTensorType(op.operands[0].type).shape, default=1)
+            elif op.name == "stablehlo.compare":
+                yield from _classes(op.operands[1 - use.operand_number])
             elif op.name in _TRANSPARENT and op.results[0] not in seen:
                 seen.add(op.results[0])
                 pending.append(op.results[0])
 
 
-def _other_is_iota(op: ir.Operation, number: int) -> bool:
-    """Whether a comparison with an enumeration makes operand ``number`` a class (one-hot)."""
-    other = op.operands[1 - number]
-    while not isinstance(other, ir.BlockArgument):
-        owner = other.owner.operation if hasattr(other.owner, "operation") else other.owner
-        if owner.name == "stablehlo.iota":
-            return True
-        if owner.name not in _TRANSPARENT:
-            return False
-        other = owner.operands[0]
-    return False
+def _classes(value: ir.Value) -> Iterator[int]:
+    """Yield the number of classes when ``value`` enumerates them, as a one-hot encoding does."""
+    while not isinstance(value, ir.BlockArgument):
+        op = value.owner.operation
+        if op.name == "stablehlo.iota":
+            yield max(ir.RankedTensorType(op.results[0].type).shape, default=1)
+            return
+        if op.name == "stablehlo.constant":
+            elements = ir.DenseElementsAttr(op.attributes["value"])
+            if not elements.is_splat:
+                yield int(np.asarray(elements).max()) + 1
+            return
+        if op.name not in _TRANSPARENT:
+            return
+        value = op.operands[0]
 
 
 def _gather_bound(op: ir.Operation) -> int:
