@@ -71,12 +71,12 @@ def nearest_index(where: np.ndarray, n: int, rounding: str, *, shrinks: bool) ->
     """
     if rounding == "simple":
         rounding = "ceil" if shrinks else "floor"
-    rounded = {
-        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }[rounding](where)
+    if rounding == "round_prefer_floor":
+        rounded = np.ceil(where - 0.5)
+    elif rounding == "round_prefer_ceil":
+        rounded = np.floor(where + 0.5)
+    else:
+        rounded = np.floor(where) if rounding == "floor" else np.ceil(where)
     return np.clip(rounded, 0, n - 1).astype(np.int64)
 
 

@@ -123,7 +123,7 @@ def lstm_step(
         recur: maps the hidden state (batch, hidden) to (batch, 4 * hidden).
         functions: of the gates, of the cell's input, of the cell's output.
         peepholes: (3 * hidden,) for input, output, forget; or None.
-        clip: bound of what goes into the functions.
+        clip: bound of what goes into the gates and the cell's input, not of the cell itself.
         couple: the forget gate is one minus the input gate.
     """
     gate, squash, emit = functions
@@ -139,7 +139,7 @@ def lstm_step(
         f = 1 - i if couple else gate(clipped(peek(f, peep[2], cell), clip))
         cell = f * cell + i * squash(clipped(c, clip))
         o = gate(clipped(peek(o, peep[1], cell), clip))
-        return o * emit(clipped(cell, clip)), cell
+        return o * emit(cell), cell
 
     return step
 

@@ -137,7 +137,8 @@ def grid_sample(image: Any, grid: Any, *, mode: str, padding: str, align_corners
         at = (unit + 1) / 2 * (n - 1) if align_corners else ((unit + 1) * n - 1) / 2
         if mode == "nearest":
             at = jnp.round(at)
-        where.append(_settle(at, n, padding, align_corners))
+        # Cubic taps find their own way back, as in PyTorch: clamping first would bend the curve.
+        where.append(at if mode == "cubic" else _settle(at, n, padding, align_corners))
     if mode == "nearest":
         index = [at.astype(np.int32) for at in where]
         picked = _fetch(image, index, padding, align_corners)

@@ -58,7 +58,7 @@ def single(
 
 def feeds_of(model: onnx.ModelProto, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
     """Return the values of the model's inputs by name."""
-    return {v.name: inputs[int(v.name[1:])] for v in model.graph.input}
+    return {v.name: np.asarray(inputs[int(v.name[1:])]) for v in model.graph.input}
 
 
 def evaluate(
@@ -71,7 +71,9 @@ def evaluate(
     with jax.enable_x64(True):
         values = [feeds[name] for name in traced.inputs]
         parameters = [tensor.load() for tensor in traced.parameters]
-        return [np.asarray(v) for v in jax.jit(traced.call)(values, parameters)]
+        lowered = jax.jit(traced.call).lower(values, parameters)
+        compiled = lowered.compile({"xla_backend_optimization_level": 0})
+        return [np.asarray(v) for v in compiled(values, parameters)]
 
 
 def shape_of(array: np.ndarray) -> onnx.TensorShapeProto:

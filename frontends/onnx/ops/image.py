@@ -50,14 +50,17 @@ def roi_align(node: Node, x: Any, rois: Any, batch: Any) -> Any:
 def _adaptive(
     node: Node, x: Any, rois: Any, batch: Any, start: Any, size: Any, bins: tuple[int, int]
 ) -> Any:
-    """Align each region with as many samples per bin as it is bins wide."""
+    """Align each region with as many samples per bin as the bin is pixels wide."""
     extents = (rois[:, 3:1:-1] - rois[:, 1::-1]) * float(node.attr("spatial_scale", 1.0))
     if node.version < 16 or text(node, "coordinate_transformation_mode") == "output_half_pixel":
         extents = np.maximum(extents, 1.0)
     parts = []
     for i in range(len(rois)):
-        ratio = tuple(max(int(np.ceil(e / b)), 1) for e, b in zip(extents[i], bins, strict=True))
+        ratio = tuple(int(np.ceil(e / b)) for e, b in zip(extents[i], bins, strict=True))
         at = slice(i, i + 1)
+        if min(ratio) <= 0:
+            parts.append(jnp.zeros((1, x.shape[1], *bins), x.dtype))
+            continue
         parts.append(_align(node, x, batch[at], start[at], size[at], bins, ratio))
     return jnp.concatenate(parts)
 

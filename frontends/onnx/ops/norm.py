@@ -40,8 +40,9 @@ def batch_norm_old(node: Node, x: Any, scale: Any, bias: Any, mean: Any, var: An
     """BatchNormalization of opsets 1 to 13: training is what several outputs mean."""
     if not node.attr("spatial", 1):
         flat = jnp.reshape(x, (x.shape[0], -1))
-        vectors = [jnp.ravel(v) for v in (scale, bias, mean, var)]
-        return jnp.reshape(norm.batch_norm(flat, *vectors, _epsilon(node)), x.shape)
+        gain, shift, centre, spread = (jnp.ravel(v) for v in (scale, bias, mean, var))
+        y = norm.batch_norm(flat, gain, shift, centre, spread, _epsilon(node))
+        return jnp.reshape(y, x.shape)
     if not any(wants(node, i) for i in range(1, 5)):
         return norm.batch_norm(x, scale, bias, mean, var, _epsilon(node))
     seen_mean, seen_var = norm.batch_statistics(x)
