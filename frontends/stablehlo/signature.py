@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pai.dialects.mlir import ir
+from pai.dialects.pai import NAME, ROLE, UPDATES
 from pai.dialects.program import Role, Signature, Value
 from pai.dialects.types import dtype_name, is_static_tensor, shape_of
 from pai.passes.rewrite import main_function
 from pai.runtime.errors import InvalidModel, InvalidShape, UnsupportedOp
 
-NAME, ROLE, UPDATES = "pai.name", "pai.role", "pai.updates"
+# What other runtimes say about buffers and GSPMD; no part of what the program computes.
+_DROPPED = frozenset(
+    {
+        "jax.buffer_donor",
+        "tf.aliasing_output",
+        "mhlo.layout_mode",
+        "mhlo.memory_kind",
+        "mhlo.sharding",
+    }
+)
 
 
 def argument_names(main: ir.OpView) -> list[str]:
@@ -104,7 +114,7 @@ def _text(entry: ir.DictAttr, name: str) -> str:
 def _add(main: ir.OpView, kind: str, key: str, texts: Sequence[str], ctx: ir.Context) -> None:
     entries = []
     for entry, text in zip(_dicts(main, kind, len(texts)), texts, strict=True):
-        pairs = {named.name: named.attr for named in entry}
+        pairs = {named.name: named.attr for named in entry if named.name not in _DROPPED}
         entries.append(ir.DictAttr.get({**pairs, key: ir.StringAttr.get(text, ctx)}, ctx))
     main.attributes[kind] = ir.ArrayAttr.get(entries, ctx)
 
