@@ -123,11 +123,11 @@ def compare(name: str, oracle: str, got: np.ndarray, expected: np.ndarray) -> Ou
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(a - b))
-    magnitude = np.abs(b)[np.isfinite(b)].max(initial=0.0)
+    magnitude = float(np.abs(b)[np.isfinite(b)].max(initial=0.0))
     max_abs = float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0))
     max_rel = max_abs / magnitude if magnitude > 0 else max_abs
     tolerance = RELATIVE_TOLERANCE.get(dtype, NARROW_FLOAT_TOLERANCE)
-    return OutputError(name, oracle, dtype, max_abs, max_rel, tolerance, max_rel <= tolerance)
+    return OutputError(name, oracle, dtype, max_abs, max_rel, tolerance, bool(max_rel <= tolerance))
 
 
 def _compare_integers(
@@ -138,7 +138,9 @@ def _compare_integers(
     magnitude = float(max(np.abs(b).ravel().tolist(), default=0))
     allowed = QUANTIZED_UNITS if dtype in ("i8", "ui8") else 0
     relative = max_abs / magnitude if magnitude else max_abs
-    return OutputError(name, oracle, dtype, max_abs, relative, float(allowed), max_abs <= allowed)
+    return OutputError(
+        name, oracle, dtype, max_abs, relative, float(allowed), bool(max_abs <= allowed)
+    )
 
 
 def _run_onnxruntime(

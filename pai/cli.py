@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pai.runtime.errors import PaiError
+from pai.runtime.errors import PackageError, PaiError
 
 INTERRUPTED = 130
 INTERNAL_ERROR = 70
@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(
+            f"{where}{error.strerror or error}; free some space or choose another folder",
+            PackageError.exit_code,
+        )
     except Exception as error:
         if os.environ.get("PAI_DEBUG"):
             raise

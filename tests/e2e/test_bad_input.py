@@ -118,12 +118,15 @@ def test_open_dimension_shows_the_flag_to_type(capsys, tmp_path, mlp):
 def test_unnamed_open_dimension(capsys, tmp_path):
     node = helper.make_node("Relu", ["x"], ["y"])
     path = models.save(
-        tmp_path / "m.onnx", [node], [models.tensor("x", [None, 3])], [models.tensor("y", None)]
+        tmp_path / "m.onnx",
+        [node],
+        [models.tensor("x", [None, 3])],
+        [models.tensor("y", [None, 3])],
     )
     compile_refused(capsys, tmp_path, [path], "--shape x:", code=5)
 
 
-@pytest.mark.parametrize("shape", ["batch", "batch=0", "batch=-1", "nosuch=3", "x:2,17", "x:2"])
+@pytest.mark.parametrize("shape", ["batch", "batch=-1", "nosuch=3", "x:2,17", "x:2"])
 def test_wrong_shape_binding(capsys, tmp_path, mlp, shape):
     compile_refused(capsys, tmp_path, [mlp, "--shape", shape], code=5)
 
@@ -161,8 +164,8 @@ def test_unknown_stage(capsys, tmp_path, mlp):
     compile_refused(capsys, tmp_path, [mlp, "--stop-after", "lunch"], "lunch", "simplify")
 
 
-def test_output_folder_missing(capsys, tmp_path, mlp):
-    out = tmp_path / "no" / "such" / "out.pai"
+def test_output_below_a_file(capsys, tmp_path, mlp):
+    out = mlp / "out.pai"
     refuse(capsys, pai_compile, [mlp, "--shape", "batch=2", "-o", out], "out.pai", code=10)
 
 
@@ -242,7 +245,7 @@ def test_run_newer_format(capsys, tmp_path, mlp_package):
     package = damaged(mlp_package, tmp_path)
     path = package / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["format_version"] = 999
+    manifest["format"] = 999
     path.write_text(json.dumps(manifest))
     refuse(capsys, pai_run, [package, "--random", "0"], "999", code=10)
 
@@ -251,8 +254,8 @@ def test_run_newer_format(capsys, tmp_path, mlp_package):
     ("name", "array", "words"),
     [
         ("z", np.zeros((8, 16), np.float32), ("z", "x")),
-        ("x", np.zeros((8, 15), np.float32), ("(8, 15)", "(8, 16)")),
-        ("x", np.zeros((8, 16), np.int32), ("int32", "f")),
+        ("x", np.zeros((8, 15), np.float32), ("[8, 15]", "[8, 16]")),
+        ("x", np.zeros((8, 16), np.int32), ("i32", "f32")),
     ],
 )
 def test_run_wrong_input(capsys, tmp_path, mlp_package, name, array, words):
