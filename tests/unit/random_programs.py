@@ -47,7 +47,8 @@ class Writer:
         return f"%v{self.count}"
 
     def pick(self, values: list[str]) -> str:
-        return self.draw(st.sampled_from(values))
+        """Return one of the values; half the time one of the three newest."""
+        return self.draw(st.sampled_from(values[-3:] if self.draw(st.booleans()) else values))
 
     def program(self) -> str:
         head = "func.func public @main(%t0: T, %t1: T, %i0: I, %n: I, %p0: P)"

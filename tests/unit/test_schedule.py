@@ -241,8 +241,8 @@ func.func public @main(%x: T, %n: I) -> (T, I) {
 
 def test_loops_update_what_they_carry_in_place() -> None:
     code = check(types(LOOP))
-    (loop,) = [i for i in code.code if isinstance(i, While)]
-    copies = [i for i in loop.body if isinstance(i, Copy)]
+    (only,) = [i for i in code.code if isinstance(i, While)]
+    copies = [i for i in only.body if isinstance(i, Copy)]
     assert len(copies) == 1  # only the counter, which @put still reads
     assert sum(isinstance(i, Copy) for i in code.code) == 1  # only the constant zero
 
@@ -252,8 +252,50 @@ def test_carried_values_may_swap() -> None:
         ": I, T\n", ": I, T, T\n").replace("%r:2", "%r:3").replace(
         "%b = func.call @put(%a, %i) : (T, I) -> T", "").replace(
         "%j, %b : I, T", "%j, %c, %a : I, T, T")))  # fmt: skip
-    (loop,) = [i for i in code.code if isinstance(i, While)]
-    assert sum(isinstance(i, Copy) for i in loop.body) == 1 + 3  # the counter, the swap
+    (only,) = [i for i in code.code if isinstance(i, While)]
+    assert sum(isinstance(i, Copy) for i in only.body) == 1 + 3  # the counter, the swap
+
+
+def loop(body: str, returned: str, condition: str = "") -> str:
+    """A loop that carries a counter and two values, with %y and %x from outside."""
+    return types(f"""
+      func.func public @main(%x: T, %n: I) -> (T, T) {{
+        %z = stablehlo.constant dense<0> : I
+        %y = func.call @add(%x, %x) : (T, T) -> T
+        %s = func.call @add(%x, %y) : (T, T) -> T
+        %r:3 = stablehlo.while(%i = %z, %a = %s, %c = %x) : I, T, T
+        cond {{ {condition}
+          %q = func.call @less(%i, %n) : (I, I) -> P
+          stablehlo.return %q : P }}
+        do {{ {body}
+          %j = func.call @inc(%i) : (I) -> I
+          stablehlo.return %j, {returned} : I, T, T }}
+        return %r#1, %r#2 : T, T
+      }}
+    """)
+
+
+def test_conditions_do_not_change_what_is_carried() -> None:
+    check(loop("", "%c, %a", "%w = func.call @put(%a, %i) : (T, I) -> T"))
+
+
+def test_outer_values_stay_through_every_round() -> None:
+    body = """
+      %b = func.call @add(%y, %a) : (T, T) -> T
+      %d = func.call @add(%b, %b) : (T, T) -> T
+      %e = func.call @add(%d, %b) : (T, T) -> T
+      %f = func.call @add(%e, %d) : (T, T) -> T
+    """
+    check(loop(body, "%f, %e"))
+
+
+def test_a_view_keeps_what_is_carried_alive() -> None:
+    body = """
+      %v = func.call @cast(%a) : (T) -> T
+      %m = func.call @add(%c, %c) : (T, T) -> T
+      %w = func.call @add(%v, %m) : (T, T) -> T
+    """
+    check(loop(body, "%m, %w"))
 
 
 def test_updated_states_are_changed_in_place() -> None:
