@@ -142,11 +142,18 @@ class Grouping:
         return root >= 0 and self.kernels[root].kind == "loop" and set(views) == {ROOT}
 
     def _as_epilogue(self, node: Node, uses: dict[int, dict[int, int]]) -> bool:
-        """Whether all that reads a dot or convolution can be done on its tile before the store."""
+        """Whether all that reads a dot or convolution can be done on its tile before the store.
+
+        The kernel's result then holds the sums first, so it must have their element type.
+        """
         if not self._at_root_of_loop(uses):
             return False
         (root,) = uses
-        return self.nodes[root].size == node.size and len(self.nodes[root].op.results) == 1
+        made = self.nodes[root]
+        if made.size != node.size or len(made.op.results) != 1:
+            return False
+        before, after = node.op.results[0].type, made.op.results[0].type
+        return ops.element_type(before) == ops.element_type(after)
 
     def _read_operands(self, number: int, node: Node, root: int, view: int, count: int) -> None:
         for position, maker in enumerate(node.operands):

@@ -156,6 +156,11 @@ def shape_of(kind: ir.Type) -> tuple[int, ...]:
     return tuple(kind.shape)
 
 
+def element_type(kind: ir.Type) -> str:
+    """Return the spelling of a tensor's element type."""
+    return str(ir.RankedTensorType(kind).element_type)
+
+
 @functools.lru_cache(maxsize=65536)
 def elements(kind: ir.Type) -> int:
     """Return the number of elements of a tensor type."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -140,7 +140,7 @@ class _Pool:
         for _ in range(count):
             self._idle.put(None)
 
-    @contextmanager
+    @contextlib.contextmanager
     def borrow(self) -> Iterator[Worker]:
         worker = self._idle.get()
         if worker is None:
@@ -164,7 +164,7 @@ class _Pool:
             self._all.clear()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _workers(count: int, time_limit: float) -> Iterator[_Pool]:
     pool = _Pool(count, time_limit)
     try:
@@ -201,4 +201,5 @@ def _store(cache: Path | None, key: str, content: bytes) -> None:
         temporary.write_bytes(hashlib.sha256(content).digest() + content)
         temporary.replace(folder / f"{key}.o")
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
