@@ -133,7 +133,7 @@ def compare(name: str, oracle: str, got: np.ndarray, expected: np.ndarray) -> Ou
 def _compare_integers(
     name: str, oracle: str, dtype: str, got: np.ndarray, expected: np.ndarray
 ) -> OutputError:
-    a, b = got.astype(object), expected.astype(object)
+    a, b = np.atleast_1d(got).astype(object), np.atleast_1d(expected).astype(object)
     max_abs = float(max(np.abs(a - b).ravel().tolist(), default=0))
     magnitude = float(max(np.abs(b).ravel().tolist(), default=0))
     allowed = QUANTIZED_UNITS if dtype in ("i8", "ui8") else 0
