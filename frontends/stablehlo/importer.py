@@ -68,18 +68,24 @@ def _parse(data: bytes, source: str) -> ir.Module:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise InvalidModel("is neither MLIR text nor MLIR bytecode", source) from error
-    if re.search(r"(?m)^// -----", text):
-        raise InvalidModel(
-            "holds several modules separated by '// -----'", source, "give one file for each module"
-        )
-    return _parse_text(check_syntax.to_generic(inline_resources(text), source), source)
+    generic = check_syntax.to_generic(inline_resources(text), source)
+    return _parse_text(generic, source, split="\n// -----" in text)
 
 
-def _parse_text(text: str, source: str) -> ir.Module:
+def _parse_text(text: str, source: str, split: bool = False) -> ir.Module:
+    """Parse text; ``split`` says that it has separators, which one module may have all the same."""
+    several = InvalidModel(
+        "holds several modules separated by '// -----'", source, "give one file for each module"
+    )
     try:
-        return parse(text, source)
+        module = parse(text, source)
     except InvalidModel as error:
+        if split and "redefinition" in error.what:
+            raise several from error
         raise _located(error) from error
+    if any(op.operation.name == "builtin.module" for op in module.body.operations):
+        raise several
+    return module
 
 
 def _parse_bytecode(data: bytes, source: str) -> ir.Module:

@@ -316,7 +316,7 @@ def test_lower_bound_of_ulps():
 
 
 def test_several_self_checking_functions():
-    text = "\n".join(
+    text = "\n// -----\n\n".join(
         f"""func.func @test_{n}() {{
           %0 = stablehlo.constant dense<{n}> : tensor<2xi32>
           check.expect_eq_const %0, dense<1> : tensor<2xi32>
@@ -373,6 +373,11 @@ BAD = {
     ),
     "no function": ("module {\n}", InvalidModel, "no public function"),
     "several modules": ("module {\n}\n// -----\nmodule {\n}", InvalidModel, "several modules"),
+    "several modules of one name": (
+        "func.func @a() {\n  return\n}\n// -----\nfunc.func @a() {\n  return\n}",
+        InvalidModel,
+        "several modules",
+    ),
     "a later portable artifact": (
         b"ML\xefR\rStableHLO_v9.99.0\x00\x01'",
         InvalidModel,
