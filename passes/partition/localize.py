@@ -365,7 +365,7 @@ class Localizer:
         else:
             axes = assign(rule, self.grid, _votes(rule, op, have, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]
-        self._account(op, rule, have, need)
+        self._account(op, have, need)
         locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
         site = Site(op, rule, list(axes), locals_, self.emit)
         for index, local in enumerate(handler.build(site)):
@@ -385,24 +385,21 @@ class Localizer:
                     "the simplify stage leaves tensors of static shape only",
                 )
 
-    def _account(
-        self, op: ir.Operation, rule: Rule, have: Sequence[Layout], need: Sequence[Layout]
-    ) -> None:
-        """Record operands that are gathered because their dimensions have no factor."""
+    def _account(self, op: ir.Operation, have: Sequence[Layout], need: Sequence[Layout]) -> None:
+        """Record operands of which a device needs more than its shard."""
         extra = 0
-        for value, dims, before, after in zip(op.operands, rule.operands, have, need, strict=True):
-            if any(atoms and not factors for atoms, factors in zip(before, dims, strict=True)):
-                extra += self._bytes(value, after) - self._bytes(value, before)
+        for value, before, after in zip(op.operands, have, need, strict=True):
+            if before != after:
+                extra += max(0, self._bytes(value, after) - self._bytes(value, before))
         if not extra:
             return
-        location = where(op)
         if self.strict:
             raise InvalidSharding(
-                f"{op.name} has no sharded form along a split dimension of its operand",
-                location,
+                f"{op.name} has no sharded form for the way its operands are split",
+                where(op),
                 "leave that dimension whole, or allow replication",
             )
-        self.out.replicated.append(Replication(op.name, location, extra))
+        self.out.replicated.append(Replication(op.name, where(op), extra))
 
     def _bytes(self, value: ir.Value, layout: Layout) -> int:
         size = itemsize(dtype_name(value.type))

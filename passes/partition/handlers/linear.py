@@ -79,12 +79,10 @@ def convolution_rule(op: ir.Operation) -> Rule:
     if groups > 1:
         # Blocks of a dimension (group, feature) are whole groups or nothing.
         outputs = (0,)
-        kernel_in = ()
         if features > 1:
-            feature = (0,)
+            feature, kernel_in = (0,), ()
         else:
             batch_in, batch_out = (0,), ()
-            feature = ()
     out.operands = [[()] * len(lhs), [()] * len(rhs)]
     out.results = [[()] * len(res)]
     out.operands[0][numbers.input_batch_dimension] = batch_in

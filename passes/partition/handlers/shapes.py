@@ -7,7 +7,6 @@ from pai.passes.partition.emit import (
     complex_constant,
     complex_elements,
     is_complex,
-    tensor,
 )
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Rule, whole
@@ -97,17 +96,14 @@ def source_rule(op: ir.Operation) -> Rule:
 
 
 def build_iota(site: Site) -> list[ir.Value]:
-    """Count from this device's offset."""
+    """Count from this device's offset, in i32, so that narrow types round once only."""
     dim = ir.IntegerAttr(site.op.attributes["iota_dimension"]).value
     atoms = site.layout()[dim]
-    (iota,) = site.clone()
     if not atoms:
-        return [iota]
-    emit = site.emit
-    element = iota.type.element_type
-    start = emit.offset(atoms, shape(iota)[dim])
-    start = emit.unary("convert", start, tensor([], element))
-    return [emit.binary("add", iota, emit.broadcast(start, shape(iota), []))]
+        return site.clone()
+    type_ = site.type()
+    positions = site.emit.positions(list(type_.shape), dim, atoms)
+    return [positions if positions.type == type_ else site.emit.unary("convert", positions, type_)]
 
 
 def build_constant(site: Site) -> list[ir.Value]:
