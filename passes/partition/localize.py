@@ -42,6 +42,9 @@ COLLECTIVES = frozenset(
 )
 
 
+GSPMD_TARGETS = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
+
+
 @dataclass(frozen=True)
 class Localize(Pass):
     """Give every value its local type and put collectives where layouts meet.
@@ -377,6 +380,14 @@ class Localizer:
     def _check(self, op: ir.Operation) -> None:
         if op.name in COLLECTIVES and not self.manual:
             raise UnsupportedOp(f"{op.name} has no meaning before partitioning", where(op))
+        if op.name == "stablehlo.custom_call":
+            target = ir.StringAttr(op.attributes["call_target_name"]).value
+            if target in GSPMD_TARGETS:
+                raise UnsupportedOp(
+                    f"custom call '{target}' belongs to GSPMD",
+                    where(op),
+                    "lower the model with Shardy (jax_use_shardy_partitioner)",
+                )
         for value in (*op.operands, *op.results):
             if not is_static_tensor(value.type):
                 raise UnsupportedOp(

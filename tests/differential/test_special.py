@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
@@ -36,7 +37,7 @@ def test_any_reshard_moves_values_to_their_place(sizes, shape):
     mesh = mesh_of(*sizes)
     pick = random.Random(f"{sizes} {shape}")
     specs = specs_of(2, "xyz"[: len(sizes)])
-    steps = [sharding_attr_text(pick.choice(specs)) for _ in range(24)]
+    steps = [sharding_attr_text(pick.choice(specs)) for _ in range(12)]
     kind = f"tensor<{shape[0]}x{shape[1]}xf32>"
     axes = ", ".join(f'"{name}"={size}' for name, size in mesh.axes)
     lines = [f"%{k} = sdy.reshard %{k - 1} <@mesh, {s}> : {kind}" for k, s in enumerate(steps, 1)]
@@ -212,6 +213,26 @@ def test_spatially_split_convolution_fetches_only_its_halo():
     assert (use.kind, use.count) == ("collective_permute", 2)
     assert use.bytes_per_device == 2 * 4 * 3 * 4  # one row of 4 x 3 floats from each side
     assert not outcome.local.report.replicated
+
+
+def test_a_split_of_a_fused_projection_moves_less_than_a_gather():
+    def project(x, w):
+        q, k, v = jnp.split(x @ w, 3, axis=1)
+        return q * k + v
+
+    specs = [None, [None, "x"]]
+    outcome = check(project, [normal(4, 6), normal(6, 24)], mesh_of(4), specs)
+    (use,) = outcome.local.report.collectives
+    assert use.kind == "collective_permute"
+    gathered = 3 * 4 * 24 * 4
+    assert use.bytes_per_device < gathered / 2
+    assert not outcome.local.report.replicated
+
+
+def test_gspmd_annotations_are_refused():
+    module = parse(OPAQUE.replace("@opaque", "@SPMDFullToShardShape"))
+    with pytest.raises(UnsupportedOp, match="belongs to GSPMD"):
+        localize(module, mesh=mesh_of(2))
 
 
 def test_sharding_of_specs():
