@@ -143,18 +143,22 @@ class _Pool:
     @contextlib.contextmanager
     def borrow(self) -> Iterator[Worker]:
         worker = self._idle.get()
-        if worker is None:
-            with self._lock:
-                if self._stopped:
-                    raise PassFailure("was cancelled", "the compiler's worker processes")
-                worker = Worker(self._time_limit)
-                self._all.append(worker)
         healthy = False
         try:
+            if worker is None:
+                worker = self._start()
             yield worker
             healthy = True
         finally:
             self._idle.put(worker if healthy else None)
+
+    def _start(self) -> Worker:
+        with self._lock:
+            if self._stopped:
+                raise PassFailure("was cancelled", "the compiler's worker processes")
+            worker = Worker(self._time_limit)
+            self._all.append(worker)
+            return worker
 
     def stop(self) -> None:
         with self._lock:
