@@ -8,10 +8,12 @@ from pai.runtime.errors import InvalidModel
 
 _START = re.compile(r"(?m)^(\s*)check\.(\w+)\b(?!\")")
 _OPERAND = re.compile(r"[ \t]*(%[\w$.#-]+)[ \t]*,?")
+_CONSTANT = re.compile(r"\s*(?=dense\w*\s*<)")
 _OPTION = re.compile(
     r",?[ \t]*(tolerance|max_ulp_difference|min_ulp_difference)[ \t]*=[ \t]*([-+\w.]+)"
     r"(?:[ \t]*:[ \t]*(?:f64|ui64))?"
 )
+_DICTIONARY = re.compile(r"[ \t]*\{([^}]*)\}")
 _OPTION_TYPES = {"tolerance": "f64", "max_ulp_difference": "ui64", "min_ulp_difference": "ui64"}
 
 
@@ -40,23 +42,23 @@ def _statement(text: str, match: re.Match[str], source: str) -> tuple[str, int]:
     """Return the generic statement, and where the text goes on."""
     name, position = match[2], match.end()
     operands: list[str] = []
+    attributes: list[str] = []
+    types: list[str] = []
     while found := _OPERAND.match(text, position):
         operands.append(found[1])
         position = found.end()
-    attributes: list[str] = []
-    types: list[str] = []
-    if name.endswith("_const"):
-        start = re.compile(r"\s*").match(text, position).end()  # type: ignore[union-attr]
-        end = _attribute_end(text, start)
-        value = text[start:end]
+    if constant := _CONSTANT.match(text, position):
+        position = _attribute_end(text, constant.end())
+        value = text[constant.end() : position]
         attributes.append(f"value = {value}")
-        types.append(value[value.rindex(" : ") + 3 :].strip())
-        position = end
+        types.append(value.rpartition(":")[2].strip())
     while option := _OPTION.match(text, position):
         attributes.append(f"{option[1]} = {option[2]} : {_OPTION_TYPES[option[1]]}")
         position = option.end()
-    line_end = text.find("\n", position)
-    line_end = len(text) if line_end < 0 else line_end
+    if dictionary := _DICTIONARY.match(text, position):
+        attributes.append(dictionary[1])
+        position = dictionary.end()
+    line_end = _find(text, "\n", position)
     rest = text[position:line_end].partition("//")[0].strip()
     if rest.startswith(":"):
         types = [part.strip() for part in re.split(r",\s*(?=tensor)", rest[1:])]
@@ -64,15 +66,21 @@ def _statement(text: str, match: re.Match[str], source: str) -> tuple[str, int]:
         line = text.count("\n", 0, match.start()) + 1
         raise InvalidModel(f"cannot read this check.{name}", f"{source}:{line}")
     types += types[-1:] * (len(operands) - len(types))
-    body = "{" + ", ".join(attributes) + "}"
     signature = ", ".join(types[: len(operands)])
-    return f'"check.{name}"({", ".join(operands)}) {body} : ({signature}) -> ()', line_end
+    head = f'"check.{name}"({", ".join(operands)})'
+    return f"{head} {{{', '.join(attributes)}}} : ({signature}) -> ()", line_end
+
+
+def _find(text: str, what: str, start: int) -> int:
+    """Return where ``what`` begins, or the end of the text."""
+    position = text.find(what, start)
+    return len(text) if position < 0 else position
 
 
 def _attribute_end(text: str, start: int) -> int:
     """Return the end of ``dense<...> : tensor<...>`` that starts at ``start``."""
-    position = _balanced_end(text, text.index("<", start))
-    return _balanced_end(text, text.index("<", position))
+    position = _balanced_end(text, _find(text, "<", start))
+    return _balanced_end(text, _find(text, "<", position))
 
 
 def _balanced_end(text: str, start: int) -> int:

@@ -123,18 +123,14 @@ def _bad_artifact(version: str, source: str) -> InvalidModel:
 
 def _located(error: InvalidModel, hint: str = "") -> InvalidModel | UnsupportedOp:
     """Return the parser's error, as UnsupportedOp when it is an operation it does not know."""
-    unknown = re.search(r"Dialect `([\w.]+)' not found for custom op '([\w.]+)'", error.what)
-    what = (
-        f"'{unknown[2]}' is of the dialect '{unknown[1]}', which is not StableHLO"
-        if unknown
-        else ""
-    )
-    if not unknown and (
-        unknown := re.search(r"custom op '([\w$]+\.[\w.]+)' is unknown", error.what)
-    ):
-        what = (
-            f"there is no operation '{unknown[1]}' in StableHLO {stablehlo.get_current_version()}"
-        )
-    if what:
-        return UnsupportedOp(what, error.where, "lower the model to StableHLO or CHLO first")
-    return InvalidModel(error.what, error.where, hint)
+    foreign = re.search(r"Dialect `([\w.]+)' not found for custom op '([\w.]+)'", error.what)
+    later = re.search(r"custom op '([\w$]+\.[\w.]+)' is unknown", error.what)
+    if foreign and foreign[1] == "interpreter":
+        what = f"'{foreign[2]}' drives the StableHLO interpreter and is no part of a program"
+    elif foreign:
+        what = f"'{foreign[2]}' is of the dialect '{foreign[1]}', which is not StableHLO"
+    elif later:
+        what = f"there is no operation '{later[1]}' in StableHLO {stablehlo.get_current_version()}"
+    else:
+        return InvalidModel(error.what, error.where, hint)
+    return UnsupportedOp(what, error.where, "lower the model to StableHLO or CHLO first")

@@ -315,6 +315,20 @@ def test_lower_bound_of_ulps():
     assert not check_one(statement, "f32", "0x3F800000", "0x3F800004")
 
 
+def test_written_forms_of_checks():
+    program = load("""func.func @test() {
+      %0 = stablehlo.constant dense<5.0> : tensor<f64>
+      %1 = stablehlo.constant dense<5.05> : tensor<f64>
+      check.expect_almost_eq%0, %1, tolerance = 0.1 : tensor<f64>
+      check.expect_almost_eq_const %0, dense<5.05> : tensor<f64> {tolerance = 0.1 : f64}
+      check.expect_almost_eq_const %0, dense<5.0001> : tensor<f64>
+      check.expect_close %0, %1, max_ulp_difference = 18446744073709551615, min_ulp_difference = 9 : tensor<f64>, tensor<f64>
+      "check.expect_eq"(%0, %1) : (tensor<f64>, tensor<f64>) -> ()
+      func.return
+    }""")
+    assert [bool(flag) for flag in run(program)] == [True, True, True, True, False]
+
+
 def test_several_self_checking_functions():
     text = "\n// -----\n\n".join(
         f"""func.func @test_{n}() {{
@@ -390,6 +404,21 @@ BAD = {
         'func.func @main() {\n  %0 = stablehlo.constant dense<1> : tensor<i32>\n  %1 = "interpreter.probe"(%0) {probe_id = "p"} : (tensor<i32>) -> tensor<i32>\n  check.expect_eq %1, %1 : tensor<i32>\n  return\n}',
         UnsupportedOp,
         "interpreter.probe drives the StableHLO interpreter",
+    ),
+    "the interpreter's own syntax": (
+        "func.func @main() {\n  %0 = stablehlo.constant dense<1> : tensor<i32>\n  interpreter.print %0 : tensor<i32>\n  return\n}",
+        UnsupportedOp,
+        "module:3:3: 'interpreter.print' drives the StableHLO interpreter",
+    ),
+    "a check that does not read": (
+        "func.func @main() {\n  check.expect_eq 3\n  return\n}",
+        InvalidModel,
+        "module:2: cannot read this check.expect_eq",
+    ),
+    "a check without an end": (
+        "func.func @main() {\n  check.expect_eq_const %0, dense<[1, 2",
+        InvalidModel,
+        "module:2",
     ),
     "a tuple result": (
         "func.func @main(%a: tensor<2xf32>) -> tuple<tensor<2xf32>> {\n  %0 = stablehlo.tuple %a : tuple<tensor<2xf32>>\n  return %0 : tuple<tensor<2xf32>>\n}",
