@@ -15,7 +15,7 @@ from pai.compiler.codegen.cpu.tile import Tile, Vec, make_tile, outer_products
 
 _K_BLOCK = 768  # values of k whose panel (48 columns, f32) takes 144 KiB of L2
 _M_BLOCK = 240  # rows of one part: so many reuse a packed panel
-_PART_FLOPS = 4e6  # a part of the grid does at least about this much
+_PART_FLOPS = 1e6  # a part of the grid does at least about this much, less for few rows
 _FEW_ROWS = 8  # up to so many rows, B is not worth packing
 
 
@@ -159,7 +159,7 @@ class Product:
             k = min(self.k, ceil(ceil(self.k / k_blocks) / self.k_unit) * self.k_unit)
         part_rows = min(ceil(self.m / rows) * rows, _M_BLOCK)
         flops = 2.0 * part_rows * panel * self.k
-        panels = max(1, min(ceil(self.n / panel), round(_PART_FLOPS / flops)))
+        panels = max(1, min(ceil(self.n / panel), round(_PART_FLOPS * min(self.m, 8) / 8 / flops)))
         return _Blocks(rows, panel, part_rows, panels, k)
 
     def emit(self) -> KernelSource:
