@@ -34,14 +34,19 @@ def gather(node: Node, x: Any, indices: Any) -> Any:
     return jnp.take(x, _wrapped(indices, x.shape[axis]), axis=axis, mode="clip")
 
 
+# Indices are valid by the operator's definition, and negative ones are counted from the end here.
+_TRUSTED = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+
+
 @op("GatherElements")
 def gather_elements(node: Node, x: Any, indices: Any) -> Any:
     """Take single elements along an axis."""
     axis = axis_of(node.attr("axis", 0), x.ndim)
+    box = tuple(
+        slice(None) if i == axis else slice(0, size) for i, size in enumerate(indices.shape)
+    )
     at = jnp.asarray(_wrapped(indices, x.shape[axis]))
-    index = list(jnp.indices(at.shape, sparse=True))
-    index[axis] = at
-    return jnp.asarray(x)[tuple(index)]
+    return jnp.take_along_axis(jnp.asarray(x)[box], at, axis=axis, mode="promise_in_bounds")
 
 
 @op("GatherND")
@@ -55,14 +60,14 @@ def gather_nd(node: Node, x: Any, indices: Any) -> Any:
         for i in range(batch)
     ]
     index += [jnp.asarray(_wrapped(indices[..., i], x.shape[batch + i])) for i in range(depth)]
-    return jnp.asarray(x)[tuple(index)]
+    return jnp.asarray(x).at[tuple(index)].get(**_TRUSTED)
 
 
 def _update(node: Node, x: Any, index: tuple[Any, ...], updates: Any) -> Any:
     place = jnp.asarray(x).at[index]
     how = node.attr("reduction", "none")
     method = {"none": "set", "add": "add", "mul": "multiply", "max": "max", "min": "min"}[how]
-    return getattr(place, method)(jnp.asarray(updates).astype(x.dtype))
+    return getattr(place, method)(jnp.asarray(updates).astype(x.dtype), **_TRUSTED)
 
 
 @op("Scatter")
@@ -108,7 +113,7 @@ def reverse_sequence(node: Node, x: Any, lengths: Any) -> Any:
     shape = [x.shape[batch] if i == batch else 1 for i in range(x.ndim)]
     limit = jnp.asarray(lengths).reshape(shape)
     at = jnp.where(steps < limit, limit - 1 - steps, steps)
-    return jnp.take_along_axis(jnp.asarray(x), at, axis=time)
+    return jnp.take_along_axis(jnp.asarray(x), at, axis=time, mode="promise_in_bounds")
 
 
 @op("TopK")
@@ -118,11 +123,18 @@ def top_k(node: Node, x: Any, k: Any = None) -> Any:
     axis = axis_of(node.attr("axis", -1), x.ndim)
     if count > x.shape[axis]:
         raise node.refuse(f"k is {count} but dimension {axis} has {x.shape[axis]}")
-    moved = jnp.moveaxis(jnp.asarray(x), axis, -1)
-    largest = node.attr("largest", 1)
-    order = jnp.argsort(moved, axis=-1, stable=True, descending=bool(largest))[..., :count]
-    values = jnp.take_along_axis(moved, order, axis=-1)
-    return jnp.moveaxis(values, -1, axis), jnp.moveaxis(order, -1, axis).astype(jnp.int64)
+    key = jnp.asarray(x)
+    if node.attr("largest", 1):
+        key = _opposite(key)
+    order = lax.broadcasted_iota(jnp.int64, x.shape, axis)
+    keys, order = lax.sort((key, order), dimension=axis, num_keys=1, is_stable=True)
+    keys, order = (lax.slice_in_dim(value, 0, count, axis=axis) for value in (keys, order))
+    return (_opposite(keys) if node.attr("largest", 1) else keys), order
+
+
+def _opposite(x: Any) -> Any:
+    """Return what sorts the other way round; its own inverse."""
+    return ~x if jnp.issubdtype(x.dtype, jnp.integer) else -x
 
 
 @op("NonZero")

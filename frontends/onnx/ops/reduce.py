@@ -50,11 +50,14 @@ def _log_sum_exp(x: Any, **how: Any) -> Any:
 def _extreme(largest: bool, x: Any, **how: Any) -> Any:
     if x.dtype == np.bool_:
         return (xp(x).any if largest else xp(x).all)(x, **how)
+    find = jnp.max if largest else jnp.min
+    if all(x.shape[axis] for axis in how["axis"]):
+        return find(x, **how)
     empty = -np.inf if largest else np.inf
     if not jnp.issubdtype(x.dtype, jnp.floating):
         limits = jnp.iinfo(x.dtype)
         empty = limits.min if largest else limits.max
-    return (jnp.max if largest else jnp.min)(x, **how, initial=empty)
+    return find(x, **how, initial=empty)
 
 
 _REDUCERS: dict[str, Reducer] = {
