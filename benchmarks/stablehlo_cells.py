@@ -75,7 +75,12 @@ def draw(kind: str, shape: tuple[int, ...], domain: str, seed: int) -> np.ndarra
             low, high = max(low, -1), min(high, 4)
         if domain == "some":
             low, high = max(low, -9), min(high, 9)
-        values = [int(v) for v in rng.integers(low, high, size, dtype=np.int64 if high < 2**63 else np.uint64, endpoint=True)]
+        values = [
+            int(v)
+            for v in rng.integers(
+                low, high, size, dtype=np.int64 if high < 2**63 else np.uint64, endpoint=True
+            )
+        ]
         edges = [0, 1, low, high, max(low, -1), high - 1] if domain == "any" else []
         values[: len(edges)] = edges[:size]
         return np.array(values[:size]).astype(dtype).reshape(shape)
@@ -84,7 +89,23 @@ def draw(kind: str, shape: tuple[int, ...], domain: str, seed: int) -> np.ndarra
         return rng.permutation(codes).view(dtype).reshape(shape)
     x = (rng.standard_normal(size) * 3).astype(np.float64)
     if domain == "any":
-        edges_f = [0.0, -0.0, 1, -1, 0.5, 2.5, -3.5, 1e-3, np.inf, -np.inf, np.nan, 20, -20, 100.7, 1e4]
+        edges_f = [
+            0.0,
+            -0.0,
+            1,
+            -1,
+            0.5,
+            2.5,
+            -3.5,
+            1e-3,
+            np.inf,
+            -np.inf,
+            np.nan,
+            20,
+            -20,
+            100.7,
+            1e4,
+        ]
         x[: len(edges_f)] = edges_f[:size]
     if kind == "f8E8M0FNU" and domain != "any":
         x = 2.0 ** rng.integers(-2, 3, size)
@@ -114,8 +135,13 @@ def _tensor(kind: str, shape: tuple[int, ...]) -> str:
 
 
 def make(
-    op: str, kind: str, body: str, inputs: list[tuple[str, tuple[int, ...], str]],
-    result: tuple[str, tuple[int, ...]], loose: float = 1.0, check: str = "reference",
+    op: str,
+    kind: str,
+    body: str,
+    inputs: list[tuple[str, tuple[int, ...], str]],
+    result: tuple[str, tuple[int, ...]],
+    loose: float = 1.0,
+    check: str = "reference",
 ) -> Cell:
     """Return a cell; ``body`` defines ``%r`` from ``%a``, ``%b``, …; ``{T}`` is the type."""
     names = [f"%{'abcdefgh'[i]}: {_tensor(k, s)}" for i, (k, s, _) in enumerate(inputs)]
@@ -132,7 +158,15 @@ def make(
 _N = (256,)
 
 
-def _simple(op: str, kind: str, count: int, domain: str = "any", result: str = "", loose: float = 1, attrs: str = "") -> Cell:
+def _simple(
+    op: str,
+    kind: str,
+    count: int,
+    domain: str = "any",
+    result: str = "",
+    loose: float = 1,
+    attrs: str = "",
+) -> Cell:
     t, r = _tensor(kind, _N), _tensor(result or kind, _N)
     names = ", ".join("%" + "abc"[i] for i in range(count))
     signature = f"({', '.join([t] * count)}) -> {r}"
@@ -147,8 +181,18 @@ def unary() -> Iterator[Cell]:
     for op in ("ceil", "floor", "round_nearest_afz", "round_nearest_even", "tan", "cbrt"):
         yield from (_simple(op, t, 1, loose=2) for t in FLOATS)
     for op in (
-        "cosine", "exponential", "exponential_minus_one", "log", "log_plus_one", "logistic",
-        "negate", "rsqrt", "sign", "sine", "sqrt", "tanh",
+        "cosine",
+        "exponential",
+        "exponential_minus_one",
+        "log",
+        "log_plus_one",
+        "logistic",
+        "negate",
+        "rsqrt",
+        "sign",
+        "sine",
+        "sqrt",
+        "tanh",
     ):
         yield from (_simple(op, t, 1, loose=4) for t in FLOATS + COMPLEX)
     yield from (_simple("chlo.erf", t, 1, loose=4) for t in ("bf16", "f16", "f32", "f64"))
@@ -161,7 +205,10 @@ def unary() -> Iterator[Cell]:
     yield _simple("not", "i1", 1)
     yield from (_simple("is_finite", t, 1, result="i1") for t in FLOATS)
     for op in ("real", "imag"):
-        yield from (_simple(op, t, 1, result=t.removeprefix("complex<").rstrip(">")) for t in FLOATS[-2:] + COMPLEX)
+        yield from (
+            _simple(op, t, 1, result=t.removeprefix("complex<").rstrip(">"))
+            for t in FLOATS[-2:] + COMPLEX
+        )
     for e, m in ((5, 2), (8, 7), (3, 1), (11, 20)):
         attrs = f"exponent_bits = {e} : i32, mantissa_bits = {m} : i32"
         for t in ("bf16", "f16", "f32", "f64"):
@@ -176,7 +223,9 @@ def binary() -> Iterator[Cell]:
         yield from (_simple(op, t, 2, loose=2) for t in NUMBERS)
     yield from (_simple("remainder", t, 2) for t in INTS + FLOATS)
     yield from (_simple(op, t, 2) for op in ("maximum", "minimum") for t in INTS + FLOATS)
-    yield from (_simple(op, "i1", 2) for op in ("add", "multiply", "maximum", "minimum", "and", "or", "xor"))
+    yield from (
+        _simple(op, "i1", 2) for op in ("add", "multiply", "maximum", "minimum", "and", "or", "xor")
+    )
     for op in ("and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"):
         yield from (_simple(op, t, 2) for t in INTS)
     yield from (_simple("atan2", t, 2, loose=4) for t in FLOATS)
@@ -190,17 +239,22 @@ def binary() -> Iterator[Cell]:
     for t in ALL:
         for d in ("EQ", "NE") if t in COMPLEX else ("EQ", "NE", "LT", "LE", "GT", "GE"):
             attrs = f"comparison_direction = #stablehlo<comparison_direction {d}>"
-            cell = _simple("compare", t, 2, "some" if t not in FLOATS else "any", result="i1", attrs=attrs)
+            cell = _simple(
+                "compare", t, 2, "some" if t not in FLOATS else "any", result="i1", attrs=attrs
+            )
             yield Cell(f"compare {d}", t, cell.text, cell.inputs)
     for t in FLOATS:
-        attrs = "comparison_direction = #stablehlo<comparison_direction LT>, compare_type = #stablehlo<comparison_type TOTALORDER>"
+        attrs = (
+            "comparison_direction = #stablehlo<comparison_direction LT>, "
+            "compare_type = #stablehlo<comparison_type TOTALORDER>"
+        )
         cell = _simple("compare", t, 2, result="i1", attrs=attrs)
         yield Cell("compare TOTALORDER", t, cell.text, cell.inputs)
 
 
 @_family
 def converts() -> Iterator[Cell]:
-    """convert between all pairs, bitcast_convert to integers and back."""
+    """Every convert between all pairs, bitcast_convert to integers and back."""
     for t in ALL:
         for u in ALL:
             cell = _simple("convert", t, 1, result=u)
@@ -217,7 +271,9 @@ def converts() -> Iterator[Cell]:
             yield Cell("bitcast from bytes", t, *_bitcast("i8", t, (16, bits // 8), (16,)))
 
 
-def _bitcast(t: str, u: str, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[str, tuple[tuple[str, tuple[int, ...], str], ...]]:
+def _bitcast(
+    t: str, u: str, shape: tuple[int, ...], out: tuple[int, ...]
+) -> tuple[str, tuple[tuple[str, tuple[int, ...], str], ...]]:
     body = f"%r = stablehlo.bitcast_convert %a : ({_tensor(t, shape)}) -> {_tensor(u, out)}"
     cell = make("bitcast", t, body, [(t, shape, "some")], (u, out))
     return cell.text, cell.inputs

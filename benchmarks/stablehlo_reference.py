@@ -34,7 +34,9 @@ def reference(cell: Cell, inputs: Sequence[np.ndarray], result: np.dtype) -> tup
     return _widened(text, narrow, inputs, result), "XLA in a wider type"
 
 
-def _widened(text: str, narrow: list[str], inputs: Sequence[np.ndarray], result: np.dtype) -> np.ndarray:
+def _widened(
+    text: str, narrow: list[str], inputs: Sequence[np.ndarray], result: np.dtype
+) -> np.ndarray:
     """Compute narrow types in a wider one and round once."""
     for t in narrow:
         text = re.sub(rf"(?<=[x<]){t}(?=>)", _WIDE[t], text)
@@ -82,7 +84,7 @@ def _by_numpy(cell: Cell, inputs: Sequence[np.ndarray], result: np.dtype) -> np.
             return wrap(np.where(code[1] < bits, code[0] >> np.minimum(code[1], 63), 0), result)
         if op == "shift_left":
             return wrap(np.where(code[1] < bits, code[0] << np.minimum(code[1], 8), 0), result)
-        if op == "shift_right_arithmetic" :
+        if op == "shift_right_arithmetic":
             signed = inputs[0].astype(np.int64)
             if cell.type.startswith("u"):
                 signed = np.where(signed >> (bits - 1), signed - (1 << bits), signed)
@@ -95,13 +97,17 @@ def _by_numpy(cell: Cell, inputs: Sequence[np.ndarray], result: np.dtype) -> np.
 
 def _integer_power(inputs: Sequence[np.ndarray], bits: int, result: np.dtype) -> np.ndarray:
     values = []
-    for x, y in zip(*(v.astype(object) for v in inputs), strict=True):
-        x, y = int(x), int(y)
+    pairs = zip(*(v.astype(object) for v in inputs), strict=True)
+    for x, y in [(int(p), int(q)) for p, q in pairs]:
         negative = 1 if x == 1 else (-1) ** (y % 2) if x == -1 else 0
         value = (pow(x, y, 1 << bits) if y >= 0 else negative) & ((1 << bits) - 1)
         signed = value >= 1 << (bits - 1) and not NAMES[result].startswith("u")
         values.append(value - (1 << bits) if signed else value)
-    return np.array(values, object).astype(np.uint64 if max(values) >= 1 << 63 else np.int64).astype(result)
+    return (
+        np.array(values, object)
+        .astype(np.uint64 if max(values) >= 1 << 63 else np.int64)
+        .astype(result)
+    )
 
 
 def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -115,14 +121,32 @@ def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
         if source.is_float and target.is_int:
             info = ml_dtypes.iinfo(dtype)
             whole = np.trunc(np.nan_to_num(x.astype(np.float64), posinf=np.inf, neginf=-np.inf))
-            exact = [min(max(int(v) if math.isfinite(v) else (10**30 if v > 0 else -(10**30)), int(info.min)), int(info.max)) for v in whole.ravel()]
-            return np.array(exact, dtype=object).astype(np.uint64 if info.min == 0 else np.int64).astype(dtype).reshape(x.shape)
+            exact = [
+                min(
+                    max(
+                        int(v) if math.isfinite(v) else (10**30 if v > 0 else -(10**30)),
+                        int(info.min),
+                    ),
+                    int(info.max),
+                )
+                for v in whole.ravel()
+            ]
+            return (
+                np.array(exact, dtype=object)
+                .astype(np.uint64 if info.min == 0 else np.int64)
+                .astype(dtype)
+                .reshape(x.shape)
+            )
         if target.is_int:
             return wrap(x, dtype)
         if source.is_complex or target.is_complex:
             return x.astype(np.complex128 if source.is_complex else np.float64).astype(dtype)
         if source.is_int or source.kind == "bool":
-            return x.astype(np.float64).astype(dtype) if target.bits < 64 and source.bits <= 32 else x.astype(dtype)
+            return (
+                x.astype(np.float64).astype(dtype)
+                if target.bits < 64 and source.bits <= 32
+                else x.astype(dtype)
+            )
         return x.astype(dtype)
 
 

@@ -71,7 +71,9 @@ def compare(cell: Cell, got: np.ndarray, want: np.ndarray, source: str) -> tuple
             size = np.abs(w)
             if cell.loose >= 64 and size.size:
                 size = np.maximum(size, np.max(size[np.isfinite(size)], initial=0))
-            eps = float(info.eps) * (1.01 if narrow and cell.loose < 64 else 1.01 * cell.loose if not narrow else 2)
+            eps = float(info.eps) * (
+                1.01 if narrow and cell.loose < 64 else 1.01 * cell.loose if not narrow else 2
+            )
             least = float(info.smallest_subnormal if narrow else info.tiny)
             near = np.abs(g - w) <= eps * size + least
             same = (g == w) | (np.isnan(g) & np.isnan(w))
@@ -80,7 +82,8 @@ def compare(cell: Cell, got: np.ndarray, want: np.ndarray, source: str) -> tuple
         return "right", source
     at = np.argwhere(~good)[0]
     where = tuple(int(i) for i in at)
-    return "wrong", f"{int((~good).sum())} of {good.size}, at {where}: {got[where]} but {source} says {want[where]}"
+    count = f"{int((~good).sum())} of {good.size}, at {where}"
+    return "wrong", f"{count}: {got[where]} but {source} says {want[where]}"
 
 
 def _check_random(cell: Cell, got: np.ndarray) -> tuple[str, str]:
@@ -88,7 +91,11 @@ def _check_random(cell: Cell, got: np.ndarray) -> tuple[str, str]:
     if "UNIFORM" in cell.op:
         if not ((x >= 0) & (x < 1)).all():
             return "wrong", f"outside [0, 1): {x.min()} {x.max()}"
-        mean, deviation = (0.0, 0.0) if np.issubdtype(got.dtype, np.integer) or "int" in got.dtype.name else (0.5, 0.2887)
+        mean, deviation = (
+            (0.0, 0.0)
+            if np.issubdtype(got.dtype, np.integer) or "int" in got.dtype.name
+            else (0.5, 0.2887)
+        )
     else:
         mean, deviation = 0.0, 1.0
     ok = abs(x.mean() - mean) < 0.1 and abs(x.std() - deviation) < 0.1
@@ -111,7 +118,10 @@ def _child() -> None:
 def _start() -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.stablehlo_table", "--child"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
 
 
@@ -150,7 +160,8 @@ def main() -> int:
         return 0
     table = cells()
     chosen = [
-        i for i, c in enumerate(table)
+        i
+        for i, c in enumerate(table)
         if re.search(options.ops, c.op) and re.search(options.types, c.type)
     ]
     rows: dict[str, Counter[str]] = defaultdict(Counter)

@@ -27,7 +27,15 @@ Special = Callable[[Any, Graph, CpuTarget], KernelSource | None]
 # By ``pai.kernel``: emitters that know a whole kernel better than the elemental way does.
 KERNELS: dict[str, Special] = {}
 _FAMILIES = (
-    contraction, fourier, indexing, linear_algebra, random, reduction, sorting, structural, window
+    contraction,
+    fourier,
+    indexing,
+    linear_algebra,
+    random,
+    reduction,
+    sorting,
+    structural,
+    window,
 )
 
 

@@ -35,7 +35,11 @@ def operand_prefix(node: Node, number: int, aligned: int) -> int:
     if name in ("pad", "dynamic_slice", "dynamic_update_slice") and number > 0 and not x.shape:
         return 0
     prefix = _PREFIX.get(name)
-    return min(aligned, prefix(node, number), _common(x.shape, shape) if name not in _FREE else 99) if prefix else 0
+    return (
+        min(aligned, prefix(node, number), _common(x.shape, shape) if name not in _FREE else 99)
+        if prefix
+        else 0
+    )
 
 
 def _broadcast(node: Node, number: int) -> int:
@@ -77,7 +81,9 @@ def _contraction(node: Node, number: int) -> int:
     from pai.compiler.codegen.cpu.emit.dimensions import dot_dimensions  # noqa: PLC0415
 
     d = dot_dimensions(node)
-    batch, contract = (d.lhs_batch, d.lhs_contract) if number == 0 else (d.rhs_batch, d.rhs_contract)
+    batch, contract = (
+        (d.lhs_batch, d.lhs_contract) if number == 0 else (d.rhs_batch, d.rhs_contract)
+    )
     lead = _common(tuple(batch), tuple(range(len(batch))))
     if lead < len(batch):
         return lead

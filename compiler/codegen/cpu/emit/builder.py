@@ -136,9 +136,7 @@ class Builder:
                 symbol = known.split("@")[1].split("(")[0]
                 break
         else:
-            self.globals.append(
-                f"llvm.mlir.global internal constant @{symbol}{text}"
-            )
+            self.globals.append(f"llvm.mlir.global internal constant @{symbol}{text}")
         key = (symbol, "!llvm.ptr")
         if key not in self._constants:
             name = f"%c{len(self._constants)}"
@@ -160,7 +158,9 @@ class Builder:
         """Return a - b."""
         if isinstance(a, int) and isinstance(b, int):
             return a - b
-        return a if b == 0 else self.bin("subi", self.index(a), self.index(b), "i64", "overflow<nsw>")
+        return (
+            a if b == 0 else self.bin("subi", self.index(a), self.index(b), "i64", "overflow<nsw>")
+        )
 
     def mul(self, a: Index, b: Index) -> Index:
         """Return a * b."""
@@ -235,8 +235,13 @@ class Builder:
         return f"{name}:{len(kinds)} = ", [f"{name}#{i}" for i in range(len(kinds))]
 
     def loop(
-        self, low: Index, high: Index, body: Body, inits: Sequence[str] = (),
-        kinds: Sequence[str] = (), step: Index = 1,
+        self,
+        low: Index,
+        high: Index,
+        body: Body,
+        inits: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        step: Index = 1,
     ) -> list[str]:
         """Write a counted loop; ``body(iv, *carried)`` returns the new carried values."""
         if isinstance(low, int) and isinstance(high, int) and isinstance(step, int):
@@ -261,7 +266,10 @@ class Builder:
         return results
 
     def loops(
-        self, extents: Sequence[int], body: Body, inits: Sequence[str] = (),
+        self,
+        extents: Sequence[int],
+        body: Body,
+        inits: Sequence[str] = (),
         kinds: Sequence[str] = (),
     ) -> list[str]:
         """Write a nest of loops over ``extents``; ``body(indices, *carried)``."""
@@ -270,15 +278,16 @@ class Builder:
             if len(done) == len(extents):
                 return body(done, *values)
             extent = extents[len(done)]
-            return self.loop(
-                0, extent, lambda iv, *args: nest((*done, iv), args), values, kinds
-            )
+            return self.loop(0, extent, lambda iv, *args: nest((*done, iv), args), values, kinds)
 
         return list(nest((), inits))
 
     def cond(
-        self, condition: str, then: Callable[[], Sequence[str]],
-        otherwise: Callable[[], Sequence[str]] | None = None, kinds: Sequence[str] = (),
+        self,
+        condition: str,
+        then: Callable[[], Sequence[str]],
+        otherwise: Callable[[], Sequence[str]] | None = None,
+        kinds: Sequence[str] = (),
     ) -> list[str]:
         """Write a branch and return its results."""
         prefix, results = self._results(kinds)
@@ -291,7 +300,9 @@ class Builder:
         self.lines.append("}")
         return results
 
-    def while_(self, test: Body, body: Body, inits: Sequence[str], kinds: Sequence[str]) -> list[str]:
+    def while_(
+        self, test: Body, body: Body, inits: Sequence[str], kinds: Sequence[str]
+    ) -> list[str]:
         """Write a loop that runs while ``test(*carried)`` (one i1) holds."""
         prefix, results = self._results(kinds)
         names = [self.name() for _ in inits]
@@ -315,20 +326,19 @@ class Builder:
         """Return the address of an element of type ``kind``."""
         if position == 0:
             return pointer
-        if isinstance(position, int):
-            return self.op(
-                f"llvm.getelementptr inbounds {pointer}[{position}] : (!llvm.ptr) -> !llvm.ptr, {kind}"
-                if position < 2**31
-                else f"llvm.getelementptr inbounds {pointer}[{self.index(position)}] : "
-                f"(!llvm.ptr, i64) -> !llvm.ptr, {kind}"
-            )
+        if isinstance(position, int) and position < 2**31:
+            where, types = str(position), "!llvm.ptr"
+        else:
+            where, types = self.index(position), "!llvm.ptr, i64"
         return self.op(
-            f"llvm.getelementptr inbounds {pointer}[{position}] : (!llvm.ptr, i64) -> !llvm.ptr, {kind}"
+            f"llvm.getelementptr inbounds {pointer}[{where}] : ({types}) -> !llvm.ptr, {kind}"
         )
 
     def load(self, pointer: str, position: Index, kind: str) -> str:
         """Load an element of type ``kind``."""
-        return self.fresh(f"llvm.load {self.address(pointer, position, kind)} : !llvm.ptr -> {kind}")
+        return self.fresh(
+            f"llvm.load {self.address(pointer, position, kind)} : !llvm.ptr -> {kind}"
+        )
 
     def store(self, value: str, pointer: str, position: Index, kind: str) -> None:
         """Store an element of type ``kind``."""

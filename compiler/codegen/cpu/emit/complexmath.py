@@ -55,7 +55,8 @@ def _divide_edges(b: Builder, x: Pair, y: Pair, value: Pair) -> Pair:
     zero = b.all_of([b.cmp("oeq", part, _c(b, 0.0), _W) for part in y])
     signed = b.bin("math.copysign", _c(b, 0.0), y[0], _W)
     inf = _c(b, float("inf"))
-    y_inf = b.bin("ori", *(b.cmp("oeq", b.un("math.absf", p, _W), inf, _W) for p in y), "i1")
+    over = [b.cmp("oeq", b.un("math.absf", p, _W), inf, _W) for p in y]
+    y_inf = b.bin("ori", over[0], over[1], "i1")
     finite = [b.cmp("olt", b.un("math.absf", p, _W), inf, _W) for p in x]
     vanish = b.all_of([y_inf, *finite])
     parts = []
@@ -93,7 +94,9 @@ def log(b: Builder, x: Pair) -> Pair:
     swap = b.cmp("olt", u, v, _W)
     big, small = b.select(swap, v, u, _W), b.select(swap, u, v, _W)
     near = _half_log1p(b, _bin(b, "subf", big, _c(b, 1.0)), _bin(b, "addf", big, _c(b, 1.0)), small)
-    is_near = b.bin("andi", b.cmp("ogt", size, _c(b, 0.7), _W), b.cmp("olt", size, _c(b, 1.5), _W), "i1")
+    is_near = b.bin(
+        "andi", b.cmp("ogt", size, _c(b, 0.7), _W), b.cmp("olt", size, _c(b, 1.5), _W), "i1"
+    )
     return b.select(is_near, near, far, _W), math64.call2(b, "atan2", x[1], x[0], _W)
 
 

@@ -22,7 +22,9 @@ def constant_element(e: Emitter, node: Node, index: Indices) -> Scalar:
     position = e.b.linear(index, node.results[0].shape)
     if isinstance(position, int) or _same_bits(values):
         value = values[position if isinstance(position, int) else 0]
-        return constant(e.b, kind, int(value) if kind.is_int or kind.kind == "bool" else _number(value))
+        return constant(
+            e.b, kind, int(value) if kind.is_int or kind.kind == "bool" else _number(value)
+        )
     data = _storage(values, kind)
     return load(e.b, e.b.table(tuple(data.tolist()), f"i{8 * data.dtype.itemsize}"), position, kind)
 
@@ -77,7 +79,9 @@ def _parse(body: str, name: str, size: int) -> np.ndarray:
     if body.startswith('"0x'):
         raw = bytes.fromhex(body[3:-1])
         if name == "i1":
-            return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")[:size].astype(bool)
+            return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")[:size].astype(
+                bool
+            )
         values = np.frombuffer(raw, np.uint8 if dtype.itemsize == 1 else dtype)
         values = values.view(dtype) if values.dtype.itemsize == dtype.itemsize else values
         return values.copy() if len(values) == size else np.repeat(values, size)

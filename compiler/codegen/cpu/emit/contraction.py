@@ -22,10 +22,14 @@ def accumulate(b: Builder, total: Scalar, x: Scalar, y: Scalar) -> Scalar:
     x, y = convert(b, x, kind), convert(b, y, kind)
     if kind.is_complex:
         re, im = complexmath.multiply(b, (x.re, x.im), (y.re, y.im), kind.reg)
-        return Scalar(kind, b.bin("addf", total.re, re, kind.reg), b.bin("addf", total.im, im, kind.reg))
+        return Scalar(
+            kind, b.bin("addf", total.re, re, kind.reg), b.bin("addf", total.im, im, kind.reg)
+        )
     if kind.is_float:
         product = b.bin("mulf", x.re, y.re, kind.reg, "fastmath<contract>")
-        return Scalar(kind, b.bin("addf", total.re, product, kind.reg, "fastmath<reassoc,contract>"))
+        return Scalar(
+            kind, b.bin("addf", total.re, product, kind.reg, "fastmath<reassoc,contract>")
+        )
     if kind.kind == "bool":
         return Scalar(kind, b.bin("ori", total.re, b.bin("andi", x.re, y.re, "i1"), "i1"))
     return Scalar(kind, b.bin("addi", total.re, b.bin("muli", x.re, y.re, kind.reg), kind.reg))
@@ -64,7 +68,9 @@ def dot_general(e: StageContext, node: Node) -> None:
                 right[k] = at
             for at, k, m in zip(inner, d.lhs_contract, d.rhs_contract, strict=True):
                 left[k] = right[m] = at
-            return [accumulate(e.b, total[0], e.element(x, tuple(left)), e.element(y, tuple(right)))]
+            return [
+                accumulate(e.b, total[0], e.element(x, tuple(left)), e.element(y, tuple(right)))
+            ]
 
         extents = [x.shape[k] for k in d.lhs_contract]
         (total,) = e.fold(extents, [_zero(e.b, kind)], step)

@@ -63,7 +63,11 @@ def _to_float(b: Builder, x: Scalar, to: ElemType) -> Scalar:
         value = x.re
         if x.type.reg == "f64" and to.reg == "f32":
             exact = to.format is None
-            value = b.cast("truncf", value, "f64", "f32") if exact else small_floats.narrow_f64(b, value)
+            value = (
+                b.cast("truncf", value, "f64", "f32")
+                if exact
+                else small_floats.narrow_f64(b, value)
+            )
         elif x.type.reg == "f32" and to.reg == "f64":
             value = b.cast("extf", value, "f32", "f64")
         return rounded(b, to, value)
@@ -82,7 +86,12 @@ def _float_to_int(b: Builder, x: Scalar, to: ElemType) -> str:
     least, most = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if to.signed else (0, (1 << bits) - 1)
     whole = b.un("math.trunc", x.re, kind)
     over = b.cmp("oge", whole, b.const(high, kind), kind)
-    inside = b.all_of([b.cmp("oge", whole, b.const(low, kind), kind), b.cmp("olt", whole, b.const(high, kind), kind)])
+    inside = b.all_of(
+        [
+            b.cmp("oge", whole, b.const(low, kind), kind),
+            b.cmp("olt", whole, b.const(high, kind), kind),
+        ]
+    )
     safe = b.select(inside, whole, b.const(0.0, kind), kind)
     reg = to.reg if bits >= 32 else "i32"
     value = b.cast("fptosi" if to.signed or bits < 32 else "fptoui", safe, kind, reg)
@@ -128,7 +137,9 @@ def load(b: Builder, pointer: str, position: Index, kind: ElemType) -> Scalar:
         return Scalar(kind, small_floats.load_decode(b, value, kind))
     if kind.kind == "bool":
         return Scalar(kind, b.cmp("ne", value, b.const(0, "i8"), "i8"))
-    return Scalar(kind, value if kind.mem == kind.reg else b.cast("trunci", value, kind.mem, kind.reg))
+    return Scalar(
+        kind, value if kind.mem == kind.reg else b.cast("trunci", value, kind.mem, kind.reg)
+    )
 
 
 def store(b: Builder, x: Scalar, pointer: str, position: Index) -> None:

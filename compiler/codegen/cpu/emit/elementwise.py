@@ -120,7 +120,10 @@ def arithmetic(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> Sc
 def _complex_arithmetic(b: Builder, name: str, x: Scalar, y: Scalar) -> Scalar:
     kind = x.type
     if name in ("add", "subtract"):
-        parts = [b.bin(_FLOAT_BINARY[name], p, q, kind.reg) for p, q in zip(x.parts, y.parts, strict=True)]
+        parts = [
+            b.bin(_FLOAT_BINARY[name], p, q, kind.reg)
+            for p, q in zip(x.parts, y.parts, strict=True)
+        ]
         return Scalar(kind, *parts)
     if name == "multiply":
         return Scalar(kind, *complexmath.multiply(b, (x.re, x.im), (y.re, y.im), kind.reg))
@@ -131,7 +134,9 @@ def _complex_arithmetic(b: Builder, name: str, x: Scalar, y: Scalar) -> Scalar:
     tie = b.all_of([b.cmp("oeq", x.re, y.re, kind.reg), b.cmp(first, x.im, y.im, kind.reg)])
     take = b.bin("ori", b.cmp(first, x.re, y.re, kind.reg), tie, "i1")
     take = b.bin("ori", take, b.cmp("uno", x.re, x.im, kind.reg), "i1")
-    return Scalar(kind, *(b.select(take, p, q, kind.reg) for p, q in zip(x.parts, y.parts, strict=True)))
+    return Scalar(
+        kind, *(b.select(take, p, q, kind.reg) for p, q in zip(x.parts, y.parts, strict=True))
+    )
 
 
 @rule("power")
@@ -165,8 +170,12 @@ def bits_of_one(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> S
     """Bit operations of one operand."""
     (x,) = args
     if node.name == "not":
-        return Scalar(kind, b.bin("xori", x.re, b.const(-1 if kind.is_int else True, kind.reg), kind.reg))
-    return Scalar(kind, b.un("math.ctpop" if node.name == "popcnt" else "math.ctlz", x.re, kind.reg))
+        return Scalar(
+            kind, b.bin("xori", x.re, b.const(-1 if kind.is_int else True, kind.reg), kind.reg)
+        )
+    return Scalar(
+        kind, b.un("math.ctpop" if node.name == "popcnt" else "math.ctlz", x.re, kind.reg)
+    )
 
 
 @rule("compare")
@@ -176,7 +185,10 @@ def compare(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> Scala
     direction = node.text("comparison_direction")
     source = x.type
     if source.is_complex:
-        tests = [b.cmp("oeq" if direction == "EQ" else "une", p, q, source.reg) for p, q in zip(x.parts, y.parts, strict=True)]
+        tests = [
+            b.cmp("oeq" if direction == "EQ" else "une", p, q, source.reg)
+            for p, q in zip(x.parts, y.parts, strict=True)
+        ]
         return Scalar(kind, b.bin("andi" if direction == "EQ" else "ori", tests[0], tests[1], "i1"))
     if source.is_float and node.text("compare_type") != "TOTALORDER":
         predicate = "une" if direction == "NE" else f"o{direction.lower()}"
@@ -206,7 +218,9 @@ def total_order(b: Builder, x: str, reg: str) -> str:
 def select(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> Scalar:
     """Choose by the first operand."""
     p, x, y = args
-    return Scalar(kind, *(b.select(p.re, s, t, kind.reg) for s, t in zip(x.parts, y.parts, strict=True)))
+    return Scalar(
+        kind, *(b.select(p.re, s, t, kind.reg) for s, t in zip(x.parts, y.parts, strict=True))
+    )
 
 
 @rule("clamp")

@@ -122,7 +122,10 @@ class Emitter:
     # --- regions of scf that carry elements ------------------------------------------------
 
     def choose(
-        self, kind: ElemType, condition: str, then: Callable[[], Scalar],
+        self,
+        kind: ElemType,
+        condition: str,
+        then: Callable[[], Scalar],
         otherwise: Callable[[], Scalar],
     ) -> Scalar:
         """Return one of two elements of ``kind``, computing only that one."""

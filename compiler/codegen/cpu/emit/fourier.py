@@ -77,7 +77,11 @@ def fft(e: StageContext, node: Node) -> None:
 
         def write(at: Indices) -> Sequence[str]:
             value = load(b, data.pointer, b.linear(at, data.shape), kind)
-            parts = [b.bin("mulf", p, b.const(scale, kind.reg), kind.reg) for p in value.parts] if inverse else value.parts
+            parts = (
+                [b.bin("mulf", p, b.const(scale, kind.reg), kind.reg) for p in value.parts]
+                if inverse
+                else value.parts
+            )
             e.write(result, (*batch, *at), convert(b, Scalar(kind, *parts), result.type))
             return ()
 
@@ -156,12 +160,19 @@ def _root(n: int, k: int, inverse: bool) -> tuple[float, float]:
 def _table(b: Builder, n: int, kind: ElemType, inverse: bool) -> str:
     letter, integer = ("f", "i") if kind.reg == "f32" else ("d", "q")
     values = [v for k in range(n) for v in _root(n, k, inverse)]
-    bits = struct.unpack(f"<{len(values)}{integer}", struct.pack(f"<{len(values)}{letter}", *values))
+    bits = struct.unpack(
+        f"<{len(values)}{integer}", struct.pack(f"<{len(values)}{letter}", *values)
+    )
     return b.table(bits, f"i{kind.reg[1:]}")
 
 
 def _pass(
-    e: StageContext, source: Buffer, target: Buffer, n: int, numbers: tuple[int, int, int], inverse: bool
+    e: StageContext,
+    source: Buffer,
+    target: Buffer,
+    n: int,
+    numbers: tuple[int, int, int],
+    inverse: bool,
 ) -> None:
     """Write y[k + s(pq + r)] = w_rest^(qr) sum_t x[k + s(q + mt)] w_p^(rt)."""
     b = e.b
@@ -233,4 +244,6 @@ def _times(b: Builder, x: Scalar, y: Scalar) -> Scalar:
 
 
 def _plus(b: Builder, x: Scalar, y: Scalar) -> Scalar:
-    return Scalar(x.type, *(b.bin("addf", p, q, x.type.reg) for p, q in zip(x.parts, y.parts, strict=True)))
+    return Scalar(
+        x.type, *(b.bin("addf", p, q, x.type.reg) for p, q in zip(x.parts, y.parts, strict=True))
+    )

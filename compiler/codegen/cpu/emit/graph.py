@@ -26,6 +26,7 @@ class Value:
     node: Node | None = None
     number: int = 0
     uses: list[Node] = field(default_factory=list, repr=False)
+    captured: int = 0
 
     @property
     def size(self) -> int:
@@ -112,7 +113,11 @@ def read_function(func: Any) -> Graph:
     op = func.operation
     values: dict[Any, Value] = {}
     region = _read_region(op.regions[0], values)
-    pairs = list(ir.DenseI64ArrayAttr(op.attributes["pai.alias"])) if "pai.alias" in op.attributes else []
+    pairs = (
+        list(ir.DenseI64ArrayAttr(op.attributes["pai.alias"]))
+        if "pai.alias" in op.attributes
+        else []
+    )
     return Graph(
         name=ir.StringAttr(op.attributes["sym_name"]).value,
         arguments=region.arguments,
@@ -160,9 +165,10 @@ def _live(nodes: list[Node], results: list[Value]) -> None:
 
 
 def _capture(region: Region, needed: set[Value]) -> None:
-    needed.update(region.results)
+    for value in [*region.results, *(v for node in region.nodes for v in node.operands)]:
+        needed.add(value)
+        value.captured += 1
     for node in region.nodes:
-        needed.update(node.operands)
         for inner in node.regions:
             _capture(inner, needed)
 

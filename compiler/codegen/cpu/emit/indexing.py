@@ -95,7 +95,7 @@ def copy_unless_aliased(e: StageContext, node: Node, inputs: Sequence[Value]) ->
             operand = graph.alias.get(place)
             if operand is not None and graph.arguments[operand] is source:
                 continue
-        e.free_loops(value.shape, lambda index, v=value, s=source: e.write(v, index, e.element(s, index)))
+        e.copy(source, e.buffers[value])
 
 
 def _starts(e: Emitter, node: Node, batch: Indices) -> dict[int, Index]:
@@ -112,7 +112,9 @@ def _starts(e: Emitter, node: Node, batch: Indices) -> dict[int, Index]:
     return starts
 
 
-def _update(e: StageContext, node: Node, batch: Indices, inner: Indices, starts: dict[int, Index]) -> None:
+def _update(
+    e: StageContext, node: Node, batch: Indices, inner: Indices, starts: dict[int, Index]
+) -> None:
     b = e.b
     count = len(node.results)
     d = scatter_dimensions(node)
@@ -152,7 +154,10 @@ def dynamic_update_slice(e: StageContext, node: Node) -> None:
     x, update, *starts = node.operands
     b = e.b
     copy_unless_aliased(e, node, [x])
-    first = [b.clamp(e.position(s, ()), 0, n - k) for s, n, k in zip(starts, x.shape, update.shape, strict=True)]
+    first = [
+        b.clamp(e.position(s, ()), 0, n - k)
+        for s, n, k in zip(starts, x.shape, update.shape, strict=True)
+    ]
 
     def one(index: Indices) -> Sequence[str]:
         with e.layer():

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pai.compiler.codegen.cpu.emit.builder import Builder
 from pai.compiler.codegen.cpu.emit.types import Scalar
 
-_PLAIN = {"add": "addi", "subtract": "subi", "multiply": "muli", "and": "andi", "or": "ori", "xor": "xori"}
+_PLAIN = {
+    "add": "addi",
+    "subtract": "subi",
+    "multiply": "muli",
+    "and": "andi",
+    "or": "ori",
+    "xor": "xori",
+}
 _BOOL = {"add": "ori", "maximum": "ori", "multiply": "andi", "minimum": "andi", "subtract": "xori"}
 
 

@@ -53,13 +53,26 @@ class StageContext(Emitter):
 
     def put(self, buffer: Buffer, index: Indices, x: Scalar) -> None:
         """Store an element; ``index`` is of the whole value."""
-        store(self.b, Scalar(buffer.type, x.re, x.im), buffer.pointer, self.b.linear(index[buffer.skip :], buffer.shape))
+        store(
+            self.b,
+            Scalar(buffer.type, x.re, x.im),
+            buffer.pointer,
+            self.b.linear(index[buffer.skip :], buffer.shape),
+        )
 
     def write(self, value: Value, index: Indices, x: Scalar) -> None:
         """Store an element of a value that goes through memory."""
         self.put(self.buffers[value], index, x)
 
-    def free_loops(self, shape: Sequence[int], body: Callable[[Indices], None], last: bool = True) -> None:
+    def copy(self, value: Value, target: Buffer) -> None:
+        """Store all elements of a value into ``target``."""
+        self.free_loops(
+            value.shape, lambda index: self.put(target, index, self.element(value, index))
+        )
+
+    def free_loops(
+        self, shape: Sequence[int], body: Callable[[Indices], None], last: bool = True
+    ) -> None:
         """Loop over what the row loop leaves of ``shape``, the last dimension by its range."""
         b = self.b
 
@@ -78,7 +91,9 @@ class StageContext(Emitter):
         nest(self.rows[: len(shape)])
 
 
-def emit_plan(graph: Graph, plan: Plan, grid: Grid, symbol: str, features: frozenset[str]) -> KernelSource:
+def emit_plan(
+    graph: Graph, plan: Plan, grid: Grid, symbol: str, features: frozenset[str]
+) -> KernelSource:
     """Write a planned kernel."""
     b = Builder(features)
     b.global_prefix = symbol
@@ -97,9 +112,28 @@ def emit_plan(graph: Graph, plan: Plan, grid: Grid, symbol: str, features: froze
             if value not in e.buffers:
                 kept = e.scratch(value.type, value.shape[grid.rows :])
                 e.buffers[value] = Buffer(kept.pointer, kept.type, kept.shape, grid.rows)
+    grid = _protect(e, graph, plan, grid)
     _body(e, plan, grid)
     _copies(e, graph, first_result)
     return assemble(e, graph, symbol, grid.parts)
+
+
+def _protect(e: StageContext, graph: Graph, plan: Plan, grid: Grid) -> Grid:
+    """Copy operands that are overwritten in place but read by more than their own update."""
+    for number, operand in list(graph.alias.items()):
+        argument, value = graph.arguments[operand], graph.results[number]
+        node = value.node
+        reads = sum(n.operands.count(argument) for n in argument.uses) + argument.captured
+        in_place = node is not None and any(s.node is node for s in plan.stages)
+        if in_place and node.operands[value.number] is argument and reads == 1:  # type: ignore[union-attr]
+            continue
+        del graph.alias[number]
+        kept = e.scratch(argument.type, argument.shape)
+        e.copy(argument, kept)
+        e.buffers[argument] = kept
+        count = prod(plan.stages[0].shape[: grid.rows]) if plan.stages and grid.rows else 2**40
+        grid = Grid(1, grid.rows, count, grid.last)
+    return grid
 
 
 def _body(e: StageContext, plan: Plan, grid: Grid) -> None:
@@ -164,9 +198,8 @@ def _copies(e: StageContext, graph: Graph, first: dict[Value, int]) -> None:
 
     def copy() -> Sequence[str]:
         for i, value in todo:
-            target = Buffer(f"%p{len(graph.arguments) + i}", value.type, value.shape)
             e.rows, e.range = (), None
-            e.free_loops(value.shape, lambda index, t=target, v=value: e.put(t, index, e.element(v, index)))
+            e.copy(value, Buffer(f"%p{len(graph.arguments) + i}", value.type, value.shape))
         return ()
 
     b.cond(b.icmp("eq", "%begin", 0), copy)
@@ -186,9 +219,13 @@ def assemble(e: StageContext, graph: Graph, symbol: str, parts: int) -> KernelSo
     lines += [f"func.func private @{name}{sig}" for name, sig in b.externals.items()]
     lines.append(f"func.func @{symbol}_body({arguments}{', ' if names else ''}{scalars}) {{")
     lines += [*b.head(), *b.lines, "return", "}"]
-    lines.append(f"func.func @{symbol}(%buffers: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{")
+    lines.append(
+        f"func.func @{symbol}(%buffers: !llvm.ptr, %begin: i64, %end: i64, %scratch: !llvm.ptr) {{"
+    )
     for i, name in enumerate(names):
-        lines.append(f"%a{i} = llvm.getelementptr %buffers[{i}] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr")
+        lines.append(
+            f"%a{i} = llvm.getelementptr %buffers[{i}] : (!llvm.ptr) -> !llvm.ptr, !llvm.ptr"
+        )
         lines.append(f"{name} = llvm.load %a{i} : !llvm.ptr -> !llvm.ptr")
     pointers = ", ".join([*names, "%begin", "%end", "%scratch"])
     types = ", ".join([*["!llvm.ptr"] * len(names), "i64", "i64", "!llvm.ptr"])

@@ -30,7 +30,9 @@ def _times(b: Builder, x: Scalar, y: Scalar) -> Scalar:
 
 
 def _minus(b: Builder, x: Scalar, y: Scalar) -> Scalar:
-    return Scalar(x.type, *(b.bin("subf", p, q, "f64") for p, q in zip(x.parts, y.parts, strict=True)))
+    return Scalar(
+        x.type, *(b.bin("subf", p, q, "f64") for p, q in zip(x.parts, y.parts, strict=True))
+    )
 
 
 def _over(b: Builder, x: Scalar, y: Scalar) -> Scalar:

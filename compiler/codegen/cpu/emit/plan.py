@@ -17,8 +17,11 @@ from pai.compiler.codegen.cpu.emit.stage import STAGES
 
 # Operations whose result is worth keeping when several stages need it.
 _EXPENSIVE = frozenset(
-    "exponential exponential_minus_one log log_plus_one logistic tanh tan sine cosine cbrt power "
-    "atan2 divide remainder rsqrt sqrt chlo.erf gather map dynamic_update_slice concatenate".split()
+    [
+        *("exponential", "exponential_minus_one", "log", "log_plus_one", "logistic", "tanh", "tan"),
+        *("sine", "cosine", "cbrt", "power", "atan2", "divide", "remainder", "rsqrt", "sqrt"),
+        *("chlo.erf", "gather", "map", "dynamic_update_slice", "concatenate"),
+    ]
 )
 # Operations that read an element of their operand many times.
 _REREADING = ("dot_general", "convolution", "reduce_window", "gather", "select_and_scatter")
@@ -100,8 +103,12 @@ def _shared(graph: Graph, stored: set[Value]) -> list[Value]:
                     reached.setdefault(value, set()).add(number)
     order = [v for node in graph.nodes for v in node.results]
     return [
-        v for v in order
-        if len(reached.get(v, ())) > 1 and v.node is not None and v.node.name in _EXPENSIVE and v.shape
+        v
+        for v in order
+        if len(reached.get(v, ())) > 1
+        and v.node is not None
+        and v.node.name in _EXPENSIVE
+        and v.shape
     ]
 
 
@@ -128,7 +135,12 @@ def _stages(graph: Graph, stored: set[Value], results: set[Value]) -> list[Stage
             if value not in stored:
                 continue
             last = stages[-1] if stages else None
-            if last and last.node is None and last.shape == value.shape and _joins([value], last, stored):
+            if (
+                last
+                and last.node is None
+                and last.shape == value.shape
+                and _joins([value], last, stored)
+            ):
                 last.values.append(value)
             else:
                 stages.append(Stage([value]))
@@ -159,7 +171,10 @@ def aligned_reads(stage: Stage, stored: set[Value]) -> dict[Value, int]:
         if value in stored:
             found[value] = min(found.get(value, 99), aligned)
         elif value.node is not None:
-            pending += [(v, operand_prefix(value.node, i, aligned)) for i, v in enumerate(value.node.operands)]
+            pending += [
+                (v, operand_prefix(value.node, i, aligned))
+                for i, v in enumerate(value.node.operands)
+            ]
             pending += [(v, 0) for region in value.node.regions for v in _captured(region)]
     return found
 
@@ -215,14 +230,14 @@ def make_grid(plan: Plan) -> Grid:
     single = len(plan.stages) == 1
     work = max(prod(s.shape) for s in plan.stages)
     work = max([work, *(v.size for s in plan.stages if s.node for v in s.node.operands)])
-    if single and shape and STAGES_LAST(plan.stages[0]):
+    if single and shape and _cuts_last(plan.stages[0]):
         outer = prod(shape[:-1])
         if plan.rows == 0 or outer < 16:
             per = max(256, -(-_PART_WORK * shape[-1] // max(work, 1)) // 64 * 64)
             return Grid(max(1, -(-shape[-1] // per)), 0, per, True)
     rows = plan.rows
     if single:
-        rows = min(rows, len(shape) - 1 if STAGES_LAST(plan.stages[0]) else len(shape))
+        rows = min(rows, len(shape) - 1 if _cuts_last(plan.stages[0]) else len(shape))
         enough = [k for k in range(rows + 1) if prod(shape[:k]) >= 64]
         rows = min(rows, enough[0]) if enough else rows
     count = prod(shape[:rows])
@@ -232,6 +247,6 @@ def make_grid(plan: Plan) -> Grid:
     return Grid(-(-count // per), rows, per)
 
 
-def STAGES_LAST(stage: Stage) -> bool:  # noqa: N802
+def _cuts_last(stage: Stage) -> bool:
     """Return whether the stage can be cut along its last dimension."""
     return stage.node is None or STAGES[stage.node.name].last(stage.node)

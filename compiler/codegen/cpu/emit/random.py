@@ -41,7 +41,10 @@ def philox(b: Builder, counter: list[str], key: list[str]) -> list[str]:
     c, k = list(counter), list(key)
     for i in range(10):
         if i:
-            k = [b.bin("addi", v, b.const(w, _W), _W) for v, w in zip(k, (0x9E3779B9, 0xBB67AE85), strict=True)]
+            k = [
+                b.bin("addi", v, b.const(w, _W), _W)
+                for v, w in zip(k, (0x9E3779B9, 0xBB67AE85), strict=True)
+            ]
         low0, high0 = _wide_product(b, c[0], 0xD2511F53)
         low1, high1 = _wide_product(b, c[2], 0xCD9E8D57)
         first = b.bin("xori", b.bin("xori", high1, c[1], _W), k[0], _W)
@@ -66,7 +69,7 @@ def _is_philox(node: Node) -> bool:
 
 
 def split_dimension(shape: tuple[int, ...]) -> int:
-    """Return the dimension whose neighbours share one Threefry counter: the first even, or largest."""
+    """Return the dimension whose neighbours share a Threefry counter: first even, or largest."""
     even = [d for d, n in enumerate(shape) if n % 2 == 0]
     return even[0] if even else shape.index(max(shape))
 
@@ -114,7 +117,9 @@ def _philox_bits(b: Builder, word: list[str], position: Index, wide: bool) -> st
     return result
 
 
-def _threefry_bits(b: Builder, word: list[str], index: Indices, shape: tuple[int, ...], wide: bool) -> str:
+def _threefry_bits(
+    b: Builder, word: list[str], index: Indices, shape: tuple[int, ...], wide: bool
+) -> str:
     if wide or not shape:
         count = b.index(b.linear(index, shape))
         x, y = threefry(b, _words(b, b.bin("addi", word[1], count, "i64")), _words(b, word[0]))
@@ -163,7 +168,11 @@ def rng(e: Emitter, node: Node, number: int, index: Indices) -> Scalar:
     kind = result.type
     position = b.index(b.linear(index, result.shape))
     seed = sum(ord(c) * 31**i for i, c in enumerate(node.where)) % 2**63
-    words = philox(b, [*_words(b, position), b.const(0, _W), b.const(0, _W)], list(_words(b, b.const(seed, "i64"))))
+    words = philox(
+        b,
+        [*_words(b, position), b.const(0, _W), b.const(0, _W)],
+        list(_words(b, b.const(seed, "i64"))),
+    )
     a, z = e.element(low, ()), e.element(high, ())
     if kind.is_float:
         double = elem_type("f64")

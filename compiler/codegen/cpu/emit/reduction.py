@@ -7,11 +7,12 @@ after row, so that the loop over the stretch is contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from pai.compiler.codegen.cpu.emit.builder import Index
 from pai.compiler.codegen.cpu.emit.convert import convert, load, wide_type
 from pai.compiler.codegen.cpu.emit.elementwise import RULES
-from pai.compiler.codegen.cpu.emit.emitter import Emitter, Indices
+from pai.compiler.codegen.cpu.emit.emitter import Buffer, Emitter, Indices
 from pai.compiler.codegen.cpu.emit.graph import Node, Region
 from pai.compiler.codegen.cpu.emit.kernel import StageContext
 from pai.compiler.codegen.cpu.emit.stage import stage_rule
@@ -32,7 +33,9 @@ def simple_body(region: Region) -> str:
     return node.name if set(node.operands) == set(region.arguments) else ""
 
 
-def combine(e: Emitter, region: Region, total: Sequence[Scalar], x: Sequence[Scalar]) -> list[Scalar]:
+def combine(
+    e: Emitter, region: Region, total: Sequence[Scalar], x: Sequence[Scalar]
+) -> list[Scalar]:
     """Return the body's results; sums of floats may be reordered and are kept in f32 at least."""
     name = simple_body(region)
     if not name:
@@ -80,7 +83,9 @@ def _source_index(node: Node, kept: Indices, reduced: Indices) -> Indices:
 
 def _inits(e: Emitter, node: Node, kinds: list[ElemType]) -> list[Scalar]:
     count = len(node.results)
-    return [convert(e.b, e.element(v, ()), k) for v, k in zip(node.operands[count:], kinds, strict=True)]
+    return [
+        convert(e.b, e.element(v, ()), k) for v, k in zip(node.operands[count:], kinds, strict=True)
+    ]
 
 
 def _extents(node: Node) -> list[int]:
@@ -95,9 +100,16 @@ def _reduce_rows(e: StageContext, node: Node) -> None:
         def step(inner: Indices, total: list[Scalar]) -> list[Scalar]:
             place = _source_index(node, index, inner)
             x = [e.element(v, place) for v in node.operands[:count]]
-            return combine(e, node.regions[0], total, [Scalar(k, *v.parts) for k, v in zip(kinds, x, strict=True)])
+            return combine(
+                e,
+                node.regions[0],
+                total,
+                [Scalar(k, *v.parts) for k, v in zip(kinds, x, strict=True)],
+            )
 
-        for value, x in zip(node.results, e.fold(_extents(node), _inits(e, node, kinds), step), strict=True):
+        for value, x in zip(
+            node.results, e.fold(_extents(node), _inits(e, node, kinds), step), strict=True
+        ):
             e.write(value, index, convert(e.b, x, value.type))
 
     e.free_loops(node.results[0].shape, point)
@@ -112,11 +124,11 @@ def _reduce_columns(e: StageContext, node: Node) -> None:
     low, high = e.range or (0, shape[-1])
 
     def stretch(outer: Indices) -> None:
-        def part(start: object) -> Sequence[str]:
-            end = b.add(start, _STRETCH)  # type: ignore[arg-type]
+        def part(start: Index) -> Sequence[str]:
+            end = b.add(start, _STRETCH)
             stop = b.bin("minsi", b.index(end), b.index(high), "i64")
             with e.layer():
-                _accumulate(e, node, kinds, sums, outer, start, stop)
+                _accumulate(e, node, sums, outer, (start, stop))
             return ()
 
         b.loop(low, high, part, step=_STRETCH)
@@ -124,44 +136,44 @@ def _reduce_columns(e: StageContext, node: Node) -> None:
     e.free_loops(shape[:-1], stretch, last=False)
 
 
-def _accumulate(e: StageContext, node: Node, kinds: list, sums: list, outer: Indices, start: object, stop: str) -> None:  # type: ignore[type-arg]
+def _accumulate(
+    e: StageContext, node: Node, sums: list[Buffer], outer: Indices, ends: tuple[Index, str]
+) -> None:
+    """Reduce the results at (outer, start:stop)."""
     b = e.b
-    count = len(node.results)
-
-    def each(body: object) -> None:
-        def run(iv: object) -> Sequence[str]:
-            with e.layer():
-                body(iv, b.sub(iv, start))  # type: ignore[operator,arg-type]
-            return ()
-
-        b.loop(start, stop, run)  # type: ignore[arg-type]
-
+    kinds = [s.type for s in sums]
     inits = _inits(e, node, kinds)
 
-    def fill(iv: object, at: object) -> None:
-        for buffer, x in zip(sums, inits, strict=True):
-            e.put(buffer, (at,), x)  # type: ignore[arg-type]
+    def each(body: Callable[[Index, Index], None]) -> None:
+        def run(iv: Index) -> Sequence[str]:
+            with e.layer():
+                body(iv, b.sub(iv, ends[0]))
+            return ()
 
-    each(fill)
+        b.loop(*ends, run)
+
+    def fill(iv: Index, at: Index) -> None:
+        for buffer, x in zip(sums, inits, strict=True):
+            e.put(buffer, (at,), x)
 
     def one(inner: Indices) -> Sequence[str]:
-        def add(iv: object, at: object) -> None:
-            place = _source_index(node, (*outer, iv), inner)  # type: ignore[arg-type]
-            total = [load(b, s.pointer, at, s.type) for s in sums]  # type: ignore[arg-type]
-            x = [e.element(v, place) for v in node.operands[:count]]
+        def add(iv: Index, at: Index) -> None:
+            place = _source_index(node, (*outer, iv), inner)
+            total = [load(b, s.pointer, at, s.type) for s in sums]
+            x = [e.element(v, place) for v in node.operands[: len(sums)]]
             x = [Scalar(k, *v.parts) for k, v in zip(kinds, x, strict=True)]
             for buffer, y in zip(sums, combine(e, node.regions[0], total, x), strict=True):
-                e.put(buffer, (at,), y)  # type: ignore[arg-type]
+                e.put(buffer, (at,), y)
 
         each(add)
         return ()
 
+    def finish(iv: Index, at: Index) -> None:
+        for value, buffer in zip(node.results, sums, strict=True):
+            x = load(b, buffer.pointer, at, buffer.type)
+            e.write(value, (*outer, iv), convert(b, x, value.type))
+
+    each(fill)
     with e.layer():
         b.loops(_extents(node), one)
-
-    def finish(iv: object, at: object) -> None:
-        for value, buffer in zip(node.results, sums, strict=True):
-            x = load(b, buffer.pointer, at, buffer.type)  # type: ignore[arg-type]
-            e.write(value, (*outer, iv), convert(b, x, value.type))  # type: ignore[arg-type]
-
     each(finish)

@@ -76,7 +76,9 @@ def encode_bits(b: Builder, x: str, kind: ElemType) -> str:
     if form.special == "fnuz":
         # -0 is the NaN: neither zero nor NaN takes a sign.
         zero = b.cmp("eq", code, b.const(0, "i32"), "i32")
-        plain = b.bin("ori", zero, b.cmp("uge", code, b.const(1 << (form.width - 1), "i32"), "i32"), "i1")
+        plain = b.bin(
+            "ori", zero, b.cmp("uge", code, b.const(1 << (form.width - 1), "i32"), "i32"), "i1"
+        )
         sign = b.select(plain, b.const(0, "i32"), sign, "i32")
     if form.special == "finite":
         # NaN becomes -0.
@@ -87,7 +89,9 @@ def encode_bits(b: Builder, x: str, kind: ElemType) -> str:
 def _round_magnitude(b: Builder, magnitude: str, form: Format) -> str:
     """Return the rounded code of a non-negative f32, without regard to overflow."""
     shift = 23 - form.mantissa
-    odd = b.bin("andi", b.bin("shrui", magnitude, b.const(shift, "i32"), "i32"), b.const(1, "i32"), "i32")
+    odd = b.bin(
+        "andi", b.bin("shrui", magnitude, b.const(shift, "i32"), "i32"), b.const(1, "i32"), "i32"
+    )
     half = b.bin("addi", odd, b.const((1 << (shift - 1)) - 1, "i32"), "i32")
     normal = b.bin("shrui", b.bin("addi", magnitude, half, "i32"), b.const(shift, "i32"), "i32")
     rebias = b.const((127 - form.bias) << form.mantissa, "i32")
@@ -136,7 +140,9 @@ def decode(b: Builder, code: str, kind: ElemType) -> str:
     nan_bits = b.const(0x7FC00000, "i32")
     if form.special == "e8m0":
         bits = b.bin("shli", code, b.const(23, "i32"), "i32")
-        bits = b.select(b.cmp("eq", code, b.const(0, "i32"), "i32"), b.const(1 << 22, "i32"), bits, "i32")
+        bits = b.select(
+            b.cmp("eq", code, b.const(0, "i32"), "i32"), b.const(1 << 22, "i32"), bits, "i32"
+        )
         bits = b.select(b.cmp("eq", code, b.const(255, "i32"), "i32"), nan_bits, bits, "i32")
         return float_of(b, bits)
     sign_bit = 1 << (form.width - 1)
@@ -162,7 +168,7 @@ def decode(b: Builder, code: str, kind: ElemType) -> str:
 
 
 def narrow_f64(b: Builder, x: str) -> str:
-    """Return an f64 as f32 rounded to odd, so that a second rounding is the only one that counts."""
+    """Return an f64 as f32 rounded to odd: only a second rounding then counts."""
     near = b.op(f"arith.truncf {x} : f64 to f32")
     back = b.op(f"arith.extf {near} : f32 to f64")
     bits = bits_of(b, near)

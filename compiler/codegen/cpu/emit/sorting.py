@@ -11,7 +11,7 @@ from pai.compiler.codegen.cpu.emit.emitter import Buffer, Indices
 from pai.compiler.codegen.cpu.emit.graph import Node
 from pai.compiler.codegen.cpu.emit.kernel import StageContext
 from pai.compiler.codegen.cpu.emit.stage import stage_rule
-from pai.compiler.codegen.cpu.emit.types import Scalar
+from pai.compiler.codegen.cpu.emit.types import ElemType, Scalar
 
 Before = Callable[[list[Scalar], list[Scalar]], str]
 _PTR = "!llvm.ptr"
@@ -121,8 +121,12 @@ def merge_sort(
 
 
 def _merge(
-    e: StageContext, kinds: Sequence, source: Sequence[str], target: Sequence[str],  # type: ignore[type-arg]
-    bounds: tuple[Index, str, str], before: Before,
+    e: StageContext,
+    kinds: Sequence[ElemType],
+    source: Sequence[str],
+    target: Sequence[str],
+    bounds: tuple[Index, str, str],
+    before: Before,
 ) -> None:
     """Merge source[low:middle] and source[middle:high] into target[low:high], stably."""
     b = e.b
@@ -139,7 +143,9 @@ def _merge(
             with e.layer():
                 return [before(read(j), read(i))]
 
-        neither = b.bin("xori", b.bin("ori", left_over, right_over, "i1"), b.const(True, "i1"), "i1")
+        neither = b.bin(
+            "xori", b.bin("ori", left_over, right_over, "i1"), b.const(True, "i1"), "i1"
+        )
         (right,) = b.cond(neither, compare, lambda: [right_over], ["i1"])
         taken = b.select(right, j, i, "i64")
         for x, pointer in zip(read(taken), target, strict=True):
@@ -149,5 +155,3 @@ def _merge(
         return [b.bin("addi", i, other, "i64"), b.bin("addi", j, one, "i64")]
 
     b.loop(low, high, step, [b.index(low), middle], ["i64", "i64"])
-
-

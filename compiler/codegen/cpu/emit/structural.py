@@ -15,7 +15,9 @@ def broadcast_in_dim(e: Emitter, node: Node, number: int, index: Indices) -> Sca
     """Operand dimension i is result dimension ``broadcast_dimensions[i]``; extent 1 repeats."""
     (x,) = node.operands
     dims = node.ints("broadcast_dimensions")
-    return e.element(x, tuple(0 if n == 1 else index[d] for d, n in zip(dims, x.shape, strict=True)))
+    return e.element(
+        x, tuple(0 if n == 1 else index[d] for d, n in zip(dims, x.shape, strict=True))
+    )
 
 
 @element_rule("reshape")
@@ -65,13 +67,16 @@ def reverse(e: Emitter, node: Node, number: int, index: Indices) -> Scalar:
     dims = node.ints("dimensions")
     return e.element(
         x,
-        tuple(e.b.sub(n - 1, i) if d in dims else i for d, (i, n) in enumerate(zip(index, x.shape, strict=True))),
+        tuple(
+            e.b.sub(n - 1, i) if d in dims else i
+            for d, (i, n) in enumerate(zip(index, x.shape, strict=True))
+        ),
     )
 
 
 @element_rule("slice")
 def slice_(e: Emitter, node: Node, number: int, index: Indices) -> Scalar:
-    """start + i * stride."""
+    """Operand index start + i * stride."""
     starts, strides = node.ints("start_indices"), node.ints("strides")
     b = e.b
     return e.element(
@@ -130,7 +135,9 @@ def _concatenate(
     position = index[d]
     if isinstance(position, int):
         low = position < middle
-        return _concatenate(e, parts[:half] if low else parts[half:], d, index, start if low else middle)
+        return _concatenate(
+            e, parts[:half] if low else parts[half:], d, index, start if low else middle
+        )
     return e.choose(
         parts[0][0].type,
         b.icmp("slt", position, middle),
@@ -160,7 +167,10 @@ def dynamic_slice(e: Emitter, node: Node, number: int, index: Indices) -> Scalar
     """Start indices are clamped so that the slice lies inside."""
     x, *starts = node.operands
     sizes = node.ints("slice_sizes")
-    first = [e.b.clamp(e.position(s, ()), 0, n - k) for s, n, k in zip(starts, x.shape, sizes, strict=True)]
+    first = [
+        e.b.clamp(e.position(s, ()), 0, n - k)
+        for s, n, k in zip(starts, x.shape, sizes, strict=True)
+    ]
     return e.element(x, tuple(e.b.add(i, s) for i, s in zip(index, first, strict=True)))
 
 
@@ -181,7 +191,10 @@ def dynamic_update_slice(e: Emitter, node: Node, number: int, index: Indices) ->
     if not tests:
         return e.element(update, tuple(moved))
     return e.choose(
-        x.type, b.all_of(tests), lambda: e.element(update, tuple(moved)), lambda: e.element(x, index)
+        x.type,
+        b.all_of(tests),
+        lambda: e.element(update, tuple(moved)),
+        lambda: e.element(x, index),
     )
 
 
@@ -198,7 +211,9 @@ def bitcast_convert(e: Emitter, node: Node, number: int, index: Indices) -> Scal
         code = to_bits(b, e.element(x, index[:-1]))
         amount = b.index(b.mul(index[-1], kind.bits))
         amount = b.cast("trunci", amount, "i64", wide)
-        return from_bits(b, b.cast("trunci", b.bin("shrui", code, amount, wide), wide, narrow), kind)
+        return from_bits(
+            b, b.cast("trunci", b.bin("shrui", code, amount, wide), wide, narrow), kind
+        )
     wide = f"i{kind.bits}"
     total = b.const(0, wide)
     for i in range(kind.bits // x.type.bits):

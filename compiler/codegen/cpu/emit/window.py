@@ -22,7 +22,10 @@ def reduce_window(e: StageContext, node: Node) -> None:
     window = node.ints("window_dimensions")
 
     def point(index: Indices) -> None:
-        inits = [convert(e.b, e.element(v, ()), k) for v, k in zip(node.operands[count:], kinds, strict=True)]
+        inits = [
+            convert(e.b, e.element(v, ()), k)
+            for v, k in zip(node.operands[count:], kinds, strict=True)
+        ]
 
         def step(inner: Indices, total: list[Scalar]) -> list[Scalar]:
             return _window_step(e, node, index, inner, total)
@@ -42,7 +45,10 @@ def _window_step(
     inputs = node.operands[:count]
     shape = inputs[0].shape
     rank = len(shape)
-    strides, dilate = node.ints("window_strides", [1] * rank), node.ints("window_dilations", [1] * rank)
+    strides, dilate = (
+        node.ints("window_strides", [1] * rank),
+        node.ints("window_dilations", [1] * rank),
+    )
     base = node.ints("base_dilations", [1] * rank)
     padding = node.ints("padding", [0] * (2 * rank))
     window = node.ints("window_dimensions")
@@ -80,7 +86,9 @@ def _choose_all(e: StageContext, test: str, then: object, otherwise: list[Scalar
             return [p for x in then() for p in x.parts]  # type: ignore[operator]
 
     flat = [t for k in kinds for t in reg_types(k)]
-    return unflatten(kinds, e.b.cond(test, inside, lambda: [p for x in otherwise for p in x.parts], flat))
+    return unflatten(
+        kinds, e.b.cond(test, inside, lambda: [p for x in otherwise for p in x.parts], flat)
+    )
 
 
 @stage_rule("select_and_scatter")
@@ -99,20 +107,32 @@ def select_and_scatter(e: StageContext, node: Node) -> None:
     place_kind, flag = elem_type("i64"), elem_type("i1")
 
     def one(index: Indices) -> Sequence[str]:
-        first = [b.sub(b.mul(i, s), p) for i, s, p in zip(index, strides, padding[::2], strict=True)]
+        first = [
+            b.sub(b.mul(i, s), p) for i, s, p in zip(index, strides, padding[::2], strict=True)
+        ]
 
         def step(inner: Indices, total: list[Scalar]) -> list[Scalar]:
             at = [b.add(f, k) for f, k in zip(first, inner, strict=True)]
-            tests = [b.cmp("ult", b.index(p), b.index(n), "i64") for p, n in zip(at, x.shape, strict=True)]
+            tests = [
+                b.cmp("ult", b.index(p), b.index(n), "i64")
+                for p, n in zip(at, x.shape, strict=True)
+            ]
 
             def look() -> list[Scalar]:
                 found, best, where = total
                 new = e.element(x, tuple(at))
                 (keep,) = e.apply(select, [best, new])
                 stay = b.bin("andi", found.re, keep.re, "i1")
-                value = [b.select(stay, p, q, x.type.reg) for p, q in zip(best.parts, new.parts, strict=True)]
+                value = [
+                    b.select(stay, p, q, x.type.reg)
+                    for p, q in zip(best.parts, new.parts, strict=True)
+                ]
                 position = b.select(stay, where.re, b.index(b.linear(at, x.shape)), "i64")
-                return [Scalar(flag, b.const(True, "i1")), Scalar(x.type, *value), Scalar(place_kind, position)]
+                return [
+                    Scalar(flag, b.const(True, "i1")),
+                    Scalar(x.type, *value),
+                    Scalar(place_kind, position),
+                ]
 
             return _choose_all(e, b.all_of(tests), look, total)
 
