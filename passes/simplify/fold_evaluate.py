@@ -270,7 +270,7 @@ def _concatenate(op: ir.Operation, values: Sequence[np.ndarray]) -> np.ndarray |
 
 
 def _reverse(op: ir.Operation, values: Sequence[np.ndarray]) -> np.ndarray:
-    return np.flip(values[0], ints(op, "dimensions"))
+    return np.flip(values[0], tuple(ints(op, "dimensions")))
 
 
 def _iota(op: ir.Operation, values: Sequence[np.ndarray]) -> np.ndarray | None:

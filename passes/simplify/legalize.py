@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pai.dialects.mlir import ir, run_pipeline
 from pai.passes.base import Pass
-from pai.passes.rewrite import building_before, collect, functions, op_names, replace, walk, where
+from pai.passes.rewrite import building_before, collect, functions, replace, walk, where
 from pai.passes.simplify import expand_deprecated, expand_dynamic, expand_norm  # noqa: F401
 from pai.passes.simplify.expand_dynamic import check_assertions
 from pai.passes.simplify.expansions import EXPANSIONS
@@ -60,26 +60,62 @@ class Legalize(Pass):
 
     def run(self, module: ir.Module) -> None:
         """Rewrite ``module`` in place."""
-        names = op_names(module)
-        if "stablehlo.composite" in names:
+        seen = _survey(module)
+        if "stablehlo.composite" in seen.names:
             run_pipeline(module, "func.func(stablehlo-legalize-composite-to-call)")
             Inline().run(module)
-            names = op_names(module)
-        if _has_quantized_types(module):
+            seen = _survey(module)
+        if any(_is_quantized(type_) for type_ in seen.types):
             run_pipeline(module, "func.func(stablehlo-legalize-quant-to-math)")
-            names = op_names(module)
-        if any(name.startswith("chlo.") and name not in _KEPT_CHLO for name in names):
+            seen = _survey(module)
+        if any(_is_high_level(name) for name in seen.names):
             _legalize_chlo(module)
         _expand(module)
-        names = op_names(module)
-        if names & _DYNAMIC or _has_dynamic_types(module):
+        seen = _survey(module)
+        if seen.names & _DYNAMIC or any(_is_dynamic(type_) for type_ in seen.types):
             _make_static(module)
-            names = op_names(module)
-        if names & _DEPRECATED:
+            seen = _survey(module)
+        if seen.names & _DEPRECATED:
             run_pipeline(module, "func.func(stablehlo-legalize-deprecated-ops)")
-        if "stablehlo.custom_call" in names:
+        if "stablehlo.custom_call" in seen.names:
             check_assertions(module.operation)
-        _check(module)
+        _check(module, seen)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """The operations and value types that occur in a module, each once."""
+
+    names: frozenset[str]
+    types: frozenset[ir.Type]
+
+
+def _survey(module: ir.Module) -> _Survey:
+    names: set[str] = set()
+    types: set[ir.Type] = set()
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        names.add(op.name)
+        for result in op.results:
+            types.add(result.type)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    for func in functions(module).values():
+        types.update(func.type.inputs)
+    return _Survey(frozenset(names), frozenset(types))
+
+
+def _is_high_level(name: str) -> bool:
+    return name.startswith("chlo.") and name not in _KEPT_CHLO
+
+
+def _is_quantized(type_: ir.Type) -> bool:
+    return "!quant" in str(type_)
+
+
+def _is_dynamic(type_: ir.Type) -> bool:
+    return isinstance(type_, ir.ShapedType) and not (type_.has_rank and type_.has_static_shape)
 
 
 def _expand(module: ir.Module) -> None:
@@ -117,39 +153,13 @@ def _make_static(module: ir.Module) -> None:
     _expand(module)
 
 
-def _has_quantized_types(module: ir.Module) -> bool:
-    return any("!quant" in str(type_) for type_ in _distinct_types(module))
-
-
-def _has_dynamic_types(module: ir.Module) -> bool:
-    return any(_is_dynamic(type_) for type_ in _distinct_types(module))
-
-
-def _is_dynamic(type_: ir.Type) -> bool:
-    return isinstance(type_, ir.ShapedType) and not (type_.has_rank and type_.has_static_shape)
-
-
-def _distinct_types(module: ir.Module) -> set[ir.Type]:
-    """Return the types of all values, each once."""
-    types: set[ir.Type] = set()
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        types.update(result.type for result in op.results)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    for func in functions(module).values():
-        types.update(func.type.inputs)
-    return types
-
-
-def _check(module: ir.Module) -> None:
-    """Refuse what is not plain StableHLO on static shapes."""
-    suspects = _distinct_types(module)
-    bad_types = {type_ for type_ in suspects if _is_dynamic(type_) or "!quant" in str(type_)}
-
+def _check(module: ir.Module, seen: _Survey) -> None:
+    """Refuse what is not plain StableHLO on static shapes, if ``seen`` has any of it."""
+    bad_types = {type_ for type_ in seen.types if _is_dynamic(type_) or _is_quantized(type_)}
+    if not bad_types and not any(_is_high_level(n) or n in _DYNAMIC for n in seen.names):
+        return
     for op in walk(module.operation):
-        if op.name.startswith("chlo.") and op.name not in _KEPT_CHLO:
+        if _is_high_level(op.name):
             raise UnsupportedOp(f"{op.name} has no StableHLO form here", where(op))
         if op.name in _DYNAMIC:
             raise InvalidShape(
@@ -157,7 +167,7 @@ def _check(module: ir.Module) -> None:
                 where(op),
                 "export the model with static shapes",
             )
-        for result in op.results if bad_types else ():
+        for result in op.results:
             if result.type in bad_types:
                 raise InvalidShape(
                     f"the result of type {result.type} is not static",
