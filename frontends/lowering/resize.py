@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from pai.frontends.lowering.convolution import accumulator
+from pai.frontends.lowering.gather import take_inside
 from pai.frontends.lowering.sampling import cubic_weights
 
 _DENSE_FROM_TAPS = 8
@@ -106,6 +107,15 @@ def tap_weights(
     return low.astype(np.int64)[:, None] + taps, weights
 
 
+def repeat(x: Any, axis: int, times: int) -> Any:
+    """Repeat each element along ``axis``: a broadcast and a reshape."""
+    apart = jnp.expand_dims(x, axis + 1)
+    shape = list(apart.shape)
+    shape[axis + 1] = times
+    joined = [*x.shape[:axis], x.shape[axis] * times, *x.shape[axis + 1 :]]
+    return jnp.reshape(jnp.broadcast_to(apart, shape), joined)
+
+
 def take_along(x: Any, axis: int, index: np.ndarray) -> Any:
     """Pick constant ``index`` along ``axis``: a strided slice or repeat where it is one."""
     n = x.shape[axis]
@@ -115,11 +125,10 @@ def take_along(x: Any, axis: int, index: np.ndarray) -> Any:
     if len(index) and len(index) % n == 0:
         times = len(index) // n
         if (index == np.repeat(np.arange(n), times)).all():
-            return jnp.repeat(x, times, axis=axis, total_repeat_length=len(index))
+            return repeat(x, axis, times)
     if len(index) > 1 and (steps == steps[0]).all() and steps[0] > 0:
         return lax.slice_in_dim(x, int(index[0]), int(index[-1]) + 1, int(steps[0]), axis)
-    where = (slice(None),) * axis + (index,)
-    return x.at[where].get(mode="promise_in_bounds")
+    return take_inside(x, axis, index)
 
 
 def weighted_sum(x: Any, axis: int, index: np.ndarray, weights: np.ndarray) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from pai.frontends.lowering.gather import take_pixels
+
 
 def read_pixels(image: Any, index: Sequence[Any], inside: Any = None) -> Any:
     """Read ``image`` at integer positions, zero where ``inside`` is false.
@@ -28,7 +30,7 @@ def read_pixels(image: Any, index: Sequence[Any], inside: Any = None) -> Any:
         at_safe = jnp.clip(at, 0, n - 1)
         flat = at_safe if flat is None else flat * n + at_safe
     pixels = jnp.reshape(image, (*image.shape[:2], -1))
-    picked = jnp.take_along_axis(pixels, flat[:, None, :], axis=2, mode="promise_in_bounds")
+    picked = take_pixels(pixels, flat)
     if inside is None:
         return picked
     return jnp.where(inside[:, None, :], picked, jnp.zeros((), image.dtype))

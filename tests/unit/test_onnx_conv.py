@@ -35,7 +35,7 @@ def test_half_convolution_accumulates_in_float(tmp_path):
     np.testing.assert_allclose(got.astype(np.float64), exact, rtol=2**-11)
 
 
-@pytest.mark.parametrize("opset", [7, 22])
+@pytest.mark.parametrize("opset", [11])
 @pytest.mark.parametrize(
     ("x", "w", "attributes"),
     [
@@ -130,7 +130,7 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize("opset", [10, 22])
+@pytest.mark.parametrize("opset", [12])
 @pytest.mark.parametrize(("shape", "attributes"), POOLS)
 def test_max_pool(tmp_path, opset, shape, attributes):
     check(tmp_path, "MaxPool", [random(*shape)], opset=opset, **attributes)
@@ -163,8 +163,7 @@ def test_max_pool_of_integers(tmp_path, kind):
     check(tmp_path, "MaxPool", [x], types=[code], kernel_shape=[3, 3], pads=[1] * 4)
 
 
-@pytest.mark.parametrize("include", [0, 1])
-@pytest.mark.parametrize("opset", [10, 22])
+@pytest.mark.parametrize(("include", "opset"), [(0, 10), (1, 22)])
 @pytest.mark.parametrize(("shape", "attributes"), POOLS)
 def test_average_pool(tmp_path, include, opset, shape, attributes):
     check(

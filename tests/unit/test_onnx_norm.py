@@ -110,8 +110,7 @@ def test_losses(tmp_path, reduction, weighted, ignored, name):
     against_reference(tmp_path, model, inputs)
 
 
-@pytest.mark.parametrize("opset", [17, 20])
-@pytest.mark.parametrize("length", [None, 5, 600])
+@pytest.mark.parametrize(("opset", "length"), [(17, None), (20, 5), (20, 600)])
 @pytest.mark.parametrize(
     ("width", "inverse", "onesided"), [(1, 0, 0), (1, 0, 1), (2, 0, 0), (2, 1, 0), (2, 1, 1)]
 )

@@ -30,9 +30,8 @@ def test_interpolation(tmp_path, mapping, mode, factors):
     )
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize(("mapping", "opset"), [*zip(MAPPINGS, [11, 19, 13, 18], strict=True)])
 @pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
-@pytest.mark.parametrize("opset", [11, 19])
 def test_nearest(tmp_path, mapping, rounding, opset):
     roi = np.array([], np.float32)
     inputs = [random(*X), roi, np.array([], np.float32), np.array([2, 3, 9, 5], np.int64)]

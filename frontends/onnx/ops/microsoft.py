@@ -110,7 +110,10 @@ def inverse(node: Node, x: Any) -> Any:
 
 def _gelu(x: Any, *, approximate: bool = False) -> Any:
     wide = x.astype(accumulator(x.dtype))
-    return jax.nn.gelu(wide, approximate=approximate).astype(x.dtype)
+    if approximate:
+        return jax.nn.gelu(wide, approximate=True).astype(x.dtype)
+    half, root = np.array(0.5, wide.dtype), np.array(0.5**0.5, wide.dtype)
+    return (half * wide * (1 + jax.lax.erf(wide * root))).astype(x.dtype)
 
 
 @op("BiasGelu", 1, MICROSOFT)

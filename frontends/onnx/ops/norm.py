@@ -85,7 +85,7 @@ def group_norm(node: Node, x: Any, scale: Any, bias: Any) -> Any:
 def group_norm_18(node: Node, x: Any, scale: Any, bias: Any) -> Any:
     """GroupNormalization of opset 18: scale and bias per group."""
     times = x.shape[1] // node.attr("num_groups")
-    wide = [jnp.repeat(v, times, total_repeat_length=x.shape[1]) for v in (scale, bias)]
+    wide = [jnp.ravel(jnp.broadcast_to(v[:, None], (len(v), times))) for v in (scale, bias)]
     return group_norm(node, x, *wide)
 
 

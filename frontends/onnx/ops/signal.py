@@ -9,6 +9,7 @@ import numpy as np
 
 from pai.frontends.lowering import spectrum
 from pai.frontends.lowering.convolution import accumulator
+from pai.frontends.lowering.gather import take_inside
 from pai.frontends.onnx.node import Node
 from pai.frontends.onnx.registry import op
 from pai.frontends.onnx.tensors import numpy_dtype
@@ -65,7 +66,7 @@ def stft(node: Node, x: Any, step: Any, window: Any = None, length: Any = None) 
     frames = 1 + (x.shape[1] - n) // hop
     index = np.arange(frames)[:, None] * hop + np.arange(n)[None, :]
     wide = jnp.asarray(x).astype(accumulator(x.dtype))
-    pieces = wide.at[:, index].get(mode="promise_in_bounds")
+    pieces = take_inside(wide, 1, index)
     if window is not None:
         missing = n - window.shape[0]
         if missing:
