@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pai.dialects.mlir import ir, run_pipeline
+from pai.passes.pipelines import split
 from pai.passes.registry import REGISTRY
 from pai.runtime.errors import PassFailure
 
@@ -66,19 +67,13 @@ def _convert(name: str, key: str, text: str, kind: str) -> Any:
 def parse_pipeline(text: str) -> list[tuple[str, dict[str, str]]]:
     """Split ``a,b{x=1 y=2},func.func(c)`` into (name, options) pairs; nested passes stay whole."""
     out: list[tuple[str, dict[str, str]]] = []
-    depth, start = 0, 0
-    for index, char in enumerate(text + ","):
-        depth += char in "{(<["
-        depth -= char in "})>]"
-        if char == "," and depth == 0:
-            item = text[start:index].strip()
-            start = index + 1
-            match = re.fullmatch(r"(pai-[\w-]+)(?:\{(.*)\})?", item, re.DOTALL)
-            if match:
-                pairs = (pair.partition("=") for pair in (match[2] or "").split())
-                out.append((match[1], {key: value for key, _, value in pairs}))
-            elif item:
-                out.append((item, {}))
+    for item in split(text):
+        match = re.fullmatch(r"(pai-[\w-]+)(?:\{(.*)\})?", item, re.DOTALL)
+        if match:
+            pairs = (pair.partition("=") for pair in (match[2] or "").split())
+            out.append((match[1], {key: value for key, _, value in pairs}))
+        else:
+            out.append((item, {}))
     return out
 
 

@@ -15,7 +15,19 @@ STAGES: dict[str, str] = {
 }
 
 
+def split(pipeline: str) -> list[str]:
+    """Split a pipeline at the commas that are in no bracket; empty items are dropped."""
+    items: list[str] = []
+    depth, start = 0, 0
+    for index, char in enumerate(pipeline + ","):
+        depth += char in "{(<["
+        depth -= char in "})>]"
+        if char == "," and depth == 0:
+            items.append(pipeline[start:index].strip())
+            start = index + 1
+    return [item for item in items if item]
+
+
 def expand(pipeline: str) -> str:
     """Return the pipeline with the names of stages replaced by their passes."""
-    items = pipeline.split(",") if "{" not in pipeline and "(" not in pipeline else [pipeline]
-    return ",".join(STAGES.get(item.strip(), item) for item in items)
+    return ",".join(STAGES.get(item, item) for item in split(pipeline))

@@ -60,7 +60,7 @@ def test_pipelines_mix_ours_and_upstream():
         ("func.func(cse,canonicalize{max-iterations=2})", {}),
         ("pai-fold-constants", {"max-elements": "3"}),
     ]
-    assert expand("simplify,pai-dce") == STAGES["simplify"] + ",pai-dce"
+    assert expand("simplify, pai-dce{x=1 y=2}") == STAGES["simplify"] + ",pai-dce{x=1 y=2}"
 
 
 def test_options_are_checked():
