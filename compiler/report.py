@@ -211,4 +211,10 @@ def _print_verification(console: Console, verification: Verification) -> None:
         figures = (f"{x:.2e}" for x in (error.max_abs, error.max_rel, error.tolerance))
         table.add_row(error.name, error.oracle, *figures)
     console.print(table)
+    noise = max((error.noise for error in verification.outputs), default=0.0)
+    if noise:
+        console.print(
+            f"note         the model itself turns a change of a few units in the last place "
+            f"into {noise:.2e}; four times that is allowed"
+        )
     console.print(f"verified on {verification.num_devices} virtual devices")

@@ -4,14 +4,19 @@ The oracle is XLA's CPU backend on the module as it was imported, before any pas
 ONNX model also onnxruntime on the model file, when it is installed. The relative error of an
 output is its largest absolute error over the largest magnitude of the reference output; NaN and
 infinities must be in the same places.
+
+Some models amplify rounding: a value that is quantized at run time lies on a rounding boundary, or
+a variance is nearly zero. When an output is over its tolerance, the oracle is run once more with
+every float weight and input moved by four units in the last place, about what math libraries differ
+by; what that changes is the model's own noise, and four times it is allowed. The report shows it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +39,26 @@ RELATIVE_TOLERANCE = {
     "bf16": 3e-2,
 }
 NARROW_FLOAT_TOLERANCE = 0.26  # f8 and smaller: one unit in the last place of two mantissa bits
+NOISE_MARGIN = 4.0
+NOISE_UNITS = 4
 QUANTIZED_UNITS = 1  # 8-bit integers: one unit, where a value lies on a rounding boundary
 
 
 @dataclass(frozen=True)
 class OutputError:
-    """How far one output is from one oracle."""
+    """How far one output is from one oracle.
+
+    Args:
+        name: of the output.
+        oracle: ``xla`` or ``onnxruntime``.
+        dtype: of the output.
+        max_abs: largest absolute error.
+        max_rel: that over the largest magnitude of the oracle's output.
+        tolerance: the largest relative error allowed (units for 8-bit integers).
+        ok: whether it is within the tolerance.
+        noise: relative change of the oracle when weights and inputs move by a few units in the last
+            place; 0 when it was not needed.
+    """
 
     name: str
     oracle: str
@@ -48,6 +67,7 @@ class OutputError:
     max_rel: float
     tolerance: float
     ok: bool
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,16 +119,41 @@ def verify_package(
     peer = _run_onnxruntime(program, feed)
     if peer is not None:
         oracles["onnxruntime"] = peer
-    result = Verification(
-        package.num_devices,
-        tuple(
-            compare(name, oracle, got[name], expected[name])
-            for oracle, expected in oracles.items()
-            for name in names
-        ),
+    outputs = tuple(
+        compare(name, oracle, got[name], expected[name])
+        for oracle, expected in oracles.items()
+        for name in names
     )
+    if not all(error.ok for error in outputs):
+        moved = run_reference(reference, _few_units_off(arguments, seed))
+        noise = {
+            name: compare(name, "xla", value, oracles["xla"][name]).max_rel
+            for name, value in zip(names, moved, strict=True)
+        }
+        outputs = tuple(_allow_noise(error, noise[error.name]) for error in outputs)
+    result = Verification(package.num_devices, outputs)
     _raise_if_wrong(result, path)
     return result
+
+
+def _few_units_off(arrays: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Return the arrays with every f32 and f64 element moved by NOISE_UNITS, up or down."""
+    generator = np.random.default_rng(seed)
+    moved = []
+    for array in map(np.asarray, arrays):
+        if array.dtype in (np.float32, np.float64):
+            signs = generator.choice(np.array([-1, 1], array.dtype), array.shape)
+            array = array + signs * NOISE_UNITS * np.spacing(np.abs(array))  # noqa: PLW2901
+        moved.append(array)
+    return moved
+
+
+def _allow_noise(error: OutputError, noise: float) -> OutputError:
+    if error.ok or error.dtype.startswith(("i", "ui")) or not np.isfinite(noise):
+        return error
+    tolerance = max(error.tolerance, NOISE_MARGIN * noise)
+    ok = bool(error.max_rel <= tolerance)
+    return replace(error, tolerance=tolerance, ok=ok, noise=noise)
 
 
 def compare(name: str, oracle: str, got: np.ndarray, expected: np.ndarray) -> OutputError:
