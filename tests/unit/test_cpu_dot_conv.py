@@ -115,6 +115,13 @@ CONVS = {
     ),
     "dilated": ((1, 4, 10, 12), (6, 4, 3, 3), FIRST, {"padding": ODD, "rhs_dilation": (2, 3)}),
     "transposed": ((1, 4, 6, 7), (6, 4, 2, 2), FIRST, {"padding": SAME, "lhs_dilation": (2, 2)}),
+    "wide window": ((1, 2, 40), (6, 2, 19), ("NCW", "OIW", "NCW"), {"padding": ((9, 3),)}),
+    "depthwise, wide": (
+        (1, 3, 9, 150),
+        (3, 1, 7, 6),
+        FIRST,
+        {"padding": ((3, 3), (5, 2)), "feature_group_count": 3, "window_strides": (1, 1)},
+    ),
     "cropped": ((1, 4, 9, 9), (6, 4, 2, 2), FIRST, {"padding": ((-1, 0), (0, -2))}),
     "many channels": ((1, 300, 6, 7), (6, 300, 3, 3), FIRST, {"padding": SAME}),
     "depthwise": ((2, 6, 9, 40), (6, 1, 3, 3), FIRST, {"padding": SAME, "feature_group_count": 6}),

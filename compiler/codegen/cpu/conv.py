@@ -27,6 +27,8 @@ from pai.compiler.codegen.cpu.product import Group, Problem, Product
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.compiler.codegen.cpu.tile import Vec, vec_of
 
+_UNROLLED_TAPS = 8  # windows up to this width are written out tap by tap
+
 
 def emit_conv(func: Any, graph: Graph, target: CpuTarget) -> KernelSource | None:
     """Return the kernel of a convolution, or None when only the elemental emitter covers it."""
@@ -91,7 +93,7 @@ class ColumnsConv(Product):
             low = b.clamp(b.sub(0, at), 0, x.out)
             high = b.clamp(b.sub(width, at), 0, x.out)
 
-            def tap(i: Index, j: int) -> None:
+            def tap(i: Index, j: Index) -> Sequence[str]:
                 in_y = b.sub(b.add(b.mul(out_y, y.stride), b.mul(i, y.dilation)), y.low)
                 there = inside(b, in_y, y)
                 in_y = b.div(in_y, y.hole) if y.hole > 1 else in_y
@@ -104,10 +106,14 @@ class ColumnsConv(Product):
                     return ()
 
                 b.loop(0, channels, channel)
+                return ()
 
             def taps(i: Index) -> Sequence[str]:
-                for j in range(x.taps):
-                    tap(i, j)
+                if x.taps > _UNROLLED_TAPS:
+                    b.loop(0, x.taps, lambda j: tap(i, j))
+                else:
+                    for j in range(x.taps):
+                        tap(i, j)
                 return ()
 
             b.loop(0, y.taps, taps)
@@ -117,7 +123,7 @@ class ColumnsConv(Product):
         b.loop(b.div(n, x.out), b.add(last, 1), line)
 
     def _line(
-        self, bp: str, source: Index, target: Index, j: int, low: Index, high: Index, there: str
+        self, bp: str, source: Index, target: Index, j: Index, low: Index, high: Index, there: str
     ) -> None:
         """Copy outputs [low, high) of one line for tap j of the x axis."""
         b, x, elem = self.b, self.conv.x, self.vec.elem
@@ -130,33 +136,33 @@ class ColumnsConv(Product):
         if x.hole > 1:
             self._line_with_holes(bp, source, target, j, low, high, there)
             return
-        first, end = x.valid(j)
-        first_at = b.bin(
-            "minsi", b.bin("maxsi", b.index(first), b.index(low), "i64"), b.index(high), "i64"
-        )
-        end_at = b.bin(
-            "minsi", b.bin("maxsi", b.index(end), b.index(first_at), "i64"), b.index(high), "i64"
-        )
-        first_at = b.select(there, first_at, b.index(high), "i64")
-        end_at = b.select(there, end_at, b.index(high), "i64")
-        shift = j * x.dilation - x.low
+        first, end = x.valid(b, j)
+        nowhere = b.index(high)
+        first = b.select(there, self._between(first, low, high), nowhere, "i64")
+        end = b.select(there, self._between(end, first, high), nowhere, "i64")
+        shift = b.sub(b.mul(j, x.dilation), x.low)
 
         def copy(at: Index) -> Sequence[str]:
             where = b.add(source, b.mul(b.add(b.mul(at, x.stride), shift), x.input))
             b.store(b.load(bp, where, elem), self.packed_b, b.add(target, at), elem)
             return ()
 
-        b.loop(low, first_at, clear)
-        b.loop(first_at, end_at, copy)
-        b.loop(end_at, high, clear)
+        b.loop(low, first, clear)
+        b.loop(first, end, copy)
+        b.loop(end, high, clear)
+
+    def _between(self, x: Index, low: Index, high: Index) -> str:
+        b = self.b
+        x = b.bin("maxsi", b.index(x), b.index(low), "i64")
+        return b.bin("minsi", x, b.index(high), "i64")
 
     def _line_with_holes(
-        self, bp: str, source: Index, target: Index, j: int, low: Index, high: Index, there: str
+        self, bp: str, source: Index, target: Index, j: Index, low: Index, high: Index, there: str
     ) -> None:
         b, x, elem = self.b, self.conv.x, self.vec.elem
 
         def copy(at: Index) -> Sequence[str]:
-            in_x = b.add(b.mul(at, x.stride), j * x.dilation - x.low)
+            in_x = b.sub(b.add(b.mul(at, x.stride), b.mul(j, x.dilation)), x.low)
             both = b.all_of([there, inside(b, in_x, x)])
             where = b.add(source, b.mul(b.div(in_x, x.hole), x.input))
             (value,) = b.cond(

@@ -10,6 +10,8 @@ from pai.compiler.codegen.cpu.emit.builder import Builder, Index
 from pai.compiler.codegen.cpu.emit.dimensions import conv_dimensions
 from pai.compiler.codegen.cpu.emit.graph import Node
 
+_FAR = 1 << 62  # larger than any position
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -39,13 +41,14 @@ class Axis:
     weight: int
     result: int
 
-    def valid(self, tap: int, step: int = 1) -> tuple[int, int]:
-        """Return the outputs [first, end) whose tap lies inside the input (no holes)."""
-        at = tap * self.dilation - self.low
-        first = -(at // self.stride) if at < 0 else 0
-        end = (self.size - 1 - at) // self.stride + 1
-        first = min(max(first, 0), self.out)
-        return first, min(max(end, first), self.out)
+    def valid(self, b: Builder, tap: Index) -> tuple[Index, Index]:
+        """Return the outputs [first, end) whose tap lies inside the input (without holes)."""
+        at = b.sub(b.mul(tap, self.dilation), self.low)  # input position of output 0
+        before = b.clamp(b.sub(self.stride - 1, at), 0, _FAR)  # output >= -at / stride, rounded up
+        beyond = b.clamp(b.sub(self.size - 1 + self.stride, at), 0, _FAR)
+        first = b.clamp(b.div(before, self.stride), 0, self.out)
+        end = b.clamp(b.div(beyond, self.stride), 0, self.out)
+        return first, end
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ run only over those inside the input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from pai.compiler.codegen.cpu.conv_shape import Conv
@@ -19,6 +19,7 @@ from pai.compiler.codegen.cpu.emit.kernel import KernelSource
 from pai.compiler.codegen.cpu.epilogue import Kernel, finish
 from pai.compiler.codegen.cpu.tile import Vec, make_tile
 
+_UNROLLED_TAPS = 25  # windows up to this size are written out tap by tap
 _SUMS = 6  # vectors of sums at a time: enough to hide the latency of a multiply-add
 
 
@@ -26,7 +27,7 @@ def emit_depthwise(kernel: Kernel, conv: Conv, vec: Vec) -> KernelSource | None:
     """Return the kernel of a depthwise convolution, None when this file does not cover it."""
     if conv.inputs != 1 or conv.groups == 1 or conv.x.hole > 1 or conv.y.hole > 1:
         return None
-    if conv.channels_first:
+    if conv.channels_first and conv.x.taps <= _UNROLLED_TAPS:
         return _Planes(kernel, conv, vec).emit()
     dense = conv.input_channel == 1 and conv.weight_output == 1
     if conv.channels_last and conv.outputs == 1 and dense:
@@ -44,10 +45,19 @@ class _Depthwise:
         self.data = kernel.pointer(data)
         self.weights = self.b.address(kernel.pointer(weights), conv.weight_start, vec.elem)
 
-    def chunks(self, width: int) -> list[tuple[int, int]]:
-        """Cut a width into (start, elements) of at most ``_SUMS`` vectors."""
-        step = _SUMS * self.vec.lanes
-        return [(start, min(step, width - start)) for start in range(0, width, step)]
+    def chunks(self, width: int, body: Callable[[Index, Sequence[int]], None]) -> None:
+        """Call ``body`` with the start and the vectors of each piece of ``_SUMS`` vectors."""
+        lanes = self.vec.lanes
+        step = _SUMS * lanes
+        whole = width // step * step
+
+        def full(start: Index) -> Sequence[str]:
+            body(start, (lanes,) * _SUMS)
+            return ()
+
+        self.b.loop(0, whole, full, step=step)
+        if whole < width:
+            body(whole, make_tile(self.vec, 1, width - whole).counts)
 
 
 class _Planes(_Depthwise):
@@ -134,28 +144,40 @@ class _Planes(_Depthwise):
     def _output(self, weight: Index, first: Index) -> None:
         """Make one plane of the result from the plane in scratch."""
         b, vec, x, y = self.b, self.vec, self.conv.x, self.conv.y
-        taps = [(i, j) for i in range(y.taps) for j in range(x.taps)]
-        factors = []
-        for i, j in taps:
-            at = b.add(weight, i * y.weight + j * x.weight)
-            factors.append(vec.splat(b, b.load(self.weights, at, vec.elem)))
         pitch = x.stride * self.columns
 
+        def row_of_taps(
+            i: Index, out_y: Index, start: Index, counts: Sequence[int], sums: Sequence[str]
+        ) -> list[str]:
+            sums = list(sums)
+            row = b.add(b.mul(out_y, y.stride), b.mul(i, y.dilation))
+            for j in range(x.taps):
+                at = b.add(weight, b.add(b.mul(i, y.weight), j * x.weight))
+                factor = vec.splat(b, b.load(self.weights, at, vec.elem))
+                phase, shift = (j * x.dilation) % x.stride, (j * x.dilation) // x.stride
+                place = b.add(b.mul(row, pitch), b.add(start, phase * self.columns + shift))
+                for n in range(len(counts)):
+                    value = vec.load(b, self.plane, b.add(place, n * vec.lanes), vec.lanes)
+                    sums[n] = vec.mul_add(b, factor, value, sums[n])
+            return sums
+
+        def chunk(out_y: Index, start: Index, counts: Sequence[int]) -> None:
+            sums = [vec.zero(b)] * len(counts)
+            if y.taps * x.taps > _UNROLLED_TAPS:
+                kinds = [vec.type] * len(counts)
+                sums = b.loop(
+                    0, y.taps, lambda i, *s: row_of_taps(i, out_y, start, counts, s), sums, kinds
+                )
+            else:
+                for i in range(y.taps):
+                    sums = row_of_taps(i, out_y, start, counts, sums)
+            place = b.add(b.add(first, b.mul(out_y, x.out)), start)
+            for n, count in enumerate(counts):
+                where = b.add(place, n * vec.lanes)
+                vec.store(b, sums[n], self.kernel.output, where, count)
+
         def line(out_y: Index) -> Sequence[str]:
-            for start, width in self.chunks(x.out):
-                counts = make_tile(vec, 1, width).counts
-                sums = [vec.zero(b)] * len(counts)
-                for (i, j), factor in zip(taps, factors, strict=True):
-                    phase, shift = (j * x.dilation) % x.stride, (j * x.dilation) // x.stride
-                    offset = i * y.dilation * pitch + phase * self.columns + shift + start
-                    at = b.add(b.mul(out_y, y.stride * pitch), offset)
-                    for n in range(len(counts)):
-                        value = vec.load(b, self.plane, b.add(at, n * vec.lanes), vec.lanes)
-                        sums[n] = vec.mul_add(b, factor, value, sums[n])
-                place = b.add(b.add(first, b.mul(out_y, x.out)), start)
-                for n, count in enumerate(counts):
-                    where = b.add(place, n * vec.lanes)
-                    vec.store(b, sums[n], self.kernel.output, where, count)
+            self.chunks(x.out, lambda start, counts: chunk(out_y, start, counts))
             return ()
 
         b.loop(0, y.out, line)
@@ -226,13 +248,4 @@ class _Lines(_Depthwise):
                 where = b.add(b.add(first, start), n * vec.lanes)
                 vec.store(b, sums[n], self.kernel.output, where, count)
 
-        step = _SUMS * vec.lanes
-        whole = c.groups // step * step
-
-        def chunk(start: Index) -> Sequence[str]:
-            channels(start, (vec.lanes,) * _SUMS)
-            return ()
-
-        b.loop(0, whole, chunk, step=step)
-        if whole < c.groups:
-            channels(whole, make_tile(vec, 1, c.groups - whole).counts)
+        self.chunks(c.groups, channels)
