@@ -19,7 +19,8 @@ def load(path: str | Path, shapes: Sequence[str] = ()) -> Program:
 
     Args:
         path: the file.
-        shapes: bindings of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,48,320``.
+        shapes: bindings of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,48,320``; for
+            ONNX also ``INPUT:=VALUE,VALUE`` to fix the value of an input that shapes depend on.
 
     Raises:
         InvalidModel: when the file is missing, empty, damaged, or of another kind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pai.compiler.reference import run_reference
 from pai.dialects.mlir import to_text
 from pai.dialects.program import Role
-from pai.frontends.onnx.importer import load
+from pai.frontends.onnx.importer import function, load
 from pai.runtime.errors import UnsupportedOp
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
@@ -320,3 +321,42 @@ def test_reshape_of_opset_one(tmp_path):
     path = build(tmp_path, [node], [info("x", (2, 3, 4))], [info("y", (2, 12))], opset=4)
     x = weight(2, 3, 4)
     check(path, {"x": x}, want=[x.reshape(2, 12)])
+
+
+def test_gradients_reach_every_weight(tmp_path):
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["a"], transB=1),
+        helper.make_node("Clip", ["a", "low", "high"], ["c"]),
+        helper.make_node("Reshape", ["c", "dims"], ["r"]),
+        helper.make_node("MatMul", ["r", "w2"], ["m"]),
+        helper.make_node("LogSoftmax", ["m"], ["y"], axis=-1),
+    ]
+    stored = {
+        "w1": weight(6, 4),
+        "b1": weight(6),
+        "w2": weight(3, 5),
+        "low": np.array(-0.5, np.float32),
+        "high": np.array(0.7, np.float32),
+        "dims": np.array([-1, 3]),
+    }
+    path = build(tmp_path, nodes, [info("x", (2, 4))], [info("y", (4, 5))], stored)
+    model = function(path)
+    x, along = weight(2, 4), weight(4, 5)
+    start = [tensor.load().astype(np.float64) for tensor in model.parameters]
+    assert [tensor.name for tensor in model.parameters] == ["w1", "b1", "w2"]
+
+    def loss(parameters):
+        (y,) = model.call([x], [np.float32(1) * p for p in parameters])
+        return (y * along).sum()
+
+    with jax.enable_x64(True):
+        gradients = jax.grad(loss)([jax.numpy.asarray(p, np.float32) for p in start])
+        for index, gradient in enumerate(gradients):
+            direction = weight(*gradient.shape)
+            moved = []
+            for sign in (1, -1):
+                at = [jax.numpy.asarray(p, np.float32) for p in start]
+                at[index] = at[index] + sign * 1e-2 * direction
+                moved.append(float(loss(at)))
+            slope = (moved[0] - moved[1]) / 2e-2
+            np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=2e-2, atol=2e-2)
