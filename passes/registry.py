@@ -13,5 +13,6 @@ REGISTRY: dict[str, str] = {
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
     "pai-optimize-collectives": "pai.passes.partition.optimize_collectives:OptimizeCollectives",
+    "pai-fold-transposes": "pai.passes.fuse.fold_transposes:FoldTransposes",
     "pai-fuse": "pai.passes.fuse.fusion:Fuse",
 }

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pai.dialects.mlir import ir
 from pai.passes.base import Pass
 from pai.passes.fuse import ops
+from pai.passes.fuse.fold_transposes import FoldTransposes
 from pai.passes.fuse.graph import Node, captured, read_block
 from pai.passes.fuse.groups import Grouping, Kernel
 from pai.passes.fuse.merge import merge_siblings
@@ -47,7 +48,8 @@ class _Totals:
 
 
 def fuse(module: ir.Module) -> FusionReport:
-    """Run ``pai-fuse`` with its default options on a local module, in place."""
+    """Run ``pai-fold-transposes`` and ``pai-fuse`` on a local module, in place."""
+    FoldTransposes().run(module)
     return Fuse().fuse(module)
 
 

@@ -270,3 +270,16 @@ def test_time_is_near_linear(layers):
 
     text = to_text(lowered(f, rand(8, 8)))
     assert seconds(text) < 5
+
+
+def test_transposed_operands_are_read_in_place():
+    def f(x, w, q, k):
+        heads = jnp.einsum("bshd,bthd->bhst", q, k)
+        kept = jnp.tensordot(x, jnp.transpose(k, (3, 2, 1, 0)), 1)  # free dimensions reordered
+        return x @ w.T, heads, x.T.T @ w.T, kept
+
+    arrays = rand(7, 4), rand(5, 4), rand(2, 3, 4, 4), rand(2, 3, 4, 4, seed=1)
+    module, report = check_same(f, *arrays)
+    text = to_text(module)
+    assert text.count("stablehlo.transpose") == 1
+    assert report.kernels == kinds(module).count("dot") + 2
