@@ -29,17 +29,21 @@ KINDS = frozenset(
 class OptimizeCollectives(Pass):
     """Share, shrink and combine collectives.
 
-    - equal collectives of one value in a block become one;
-    - an all_reduce of which every device only takes its own block becomes a reduce_scatter::
-
-          %1 = stablehlo.all_reduce(%0) ...   // groups [[0, 1]]
-          %2 = stablehlo.dynamic_slice %1, ... {pai.block_groups = [[0, 1]], pai.block_dim = 0}
-
-      becomes ``%2 = stablehlo.reduce_scatter(%0) ...``;
-    - all_reduces of the same groups, kind and type that can stand at the same place become one
-      with several operands, up to ``combine_bytes``.
-
+    Equal collectives of one value in a block become one. An all_reduce of which every device only
+    takes its own block becomes a reduce_scatter. All_reduces of the same groups, kind and type
+    that can stand at the same place become one with several operands, up to ``combine_bytes``.
     Last, every collective gets a channel of its own.
+
+    Before::
+
+        %1 = "stablehlo.all_reduce"(%0) <{replica_groups = dense<[[0, 1]]> : ...}> ...
+        %2 = stablehlo.dynamic_slice %1, %i, sizes = [2] {pai.block_groups = dense<[[0, 1]]> : ...,
+                                                          pai.block_dim = 0 : i64}
+
+    After::
+
+        %2 = "stablehlo.reduce_scatter"(%0) <{replica_groups = dense<[[0, 1]]> : ...,
+                                              scatter_dimension = 0 : i64}> ...
 
     Args:
         combine_bytes: largest sum of bytes of a combined all_reduce; 0 combines nothing.

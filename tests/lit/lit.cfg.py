@@ -23,4 +23,4 @@ for name in ("PYTHONPATH", "PAI_DEBUG"):
         config.environment[name] = os.environ[name]  # noqa: F821
 bin_folder = os.path.dirname(sys.executable)  # noqa: PTH120
 config.environment["PATH"] = os.pathsep.join((bin_folder, os.environ["PATH"]))  # noqa: F821
-config.substitutions.append(("pai-opt", f"{sys.executable} -P -m pai.opt"))  # noqa: F821
+config.substitutions.append((r"(?<![\w/.-])pai-opt(?= )", f"{sys.executable} -P -m pai.opt"))  # noqa: F821
