@@ -211,7 +211,8 @@ def _run_onnxruntime(
     )
     names = [output.name for output in session.get_outputs()]
     wanted = {value.name for value in session.get_inputs()}
-    results = session.run(names, {k: v for k, v in feed.items() if k in wanted})
+    given = {**program.fixed, **feed}
+    results = session.run(names, {k: v for k, v in given.items() if k in wanted})
     dtypes = {value.name: DTYPES[value.dtype] for value in program.signature.results}
     return {n: np.asarray(r).view(dtypes[n]) if r.dtype.itemsize == dtypes[n].itemsize else r
             for n, r in zip(names, results, strict=True)}  # fmt: skip

@@ -72,6 +72,7 @@ class Program:
         signature: names, roles, types of the arguments and results.
         weights: the values of the arguments whose role is parameter or state.
         source: where the model came from (a path), for messages.
+        fixed: inputs of the model whose value was fixed at import, so that they are no arguments.
     """
 
     name: str
@@ -79,3 +80,4 @@ class Program:
     signature: Signature
     weights: Weights = field(default_factory=Weights)
     source: str = ""
+    fixed: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class OnnxFunction:
         parameters: the stored tensors that are arguments.
         outputs: names of the outputs; one that is a sequence comes as a list.
         source: the file.
+        fixed: inputs whose value is part of the function.
     """
 
     name: str
@@ -45,6 +46,7 @@ class OnnxFunction:
     parameters: Sequence[Tensor]
     outputs: Sequence[str]
     source: str
+    fixed: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def load(
@@ -99,7 +101,7 @@ def function(
         ]
 
     names = [output.name for output in model.graph.output]
-    return OnnxFunction(model.path.stem, call, inputs, tensors, names, str(path))
+    return OnnxFunction(model.path.stem, call, inputs, tensors, names, str(path), fixed)
 
 
 def _output(value: Any, name: str) -> Any:
@@ -165,7 +167,7 @@ def lower(traced: OnnxFunction) -> Program:
     signature = sign_main(module, traced.name, roles, outputs)
     used = {value.name for value in signature.arguments}
     loaders = {t.name: t.load for t in traced.parameters if t.name in used}
-    return Program(traced.name, module, signature, Weights(loaders), traced.source)
+    return Program(traced.name, module, signature, Weights(loaders), traced.source, traced.fixed)
 
 
 @contextlib.contextmanager
