@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,9 @@ def _request(code: bytes, passes: Sequence[str], time_limit: float) -> bytes:
         shutdown()
         why = f"took longer than {time_limit:g} s" if expired.is_set() else "crashed"
         raise PassFailure(f"pass '{current}' {why}") from error
+    except KeyboardInterrupt:
+        shutdown()  # its answer would be taken for that of the next request
+        raise
     finally:
         timer.cancel()
 
@@ -92,6 +96,7 @@ def _start() -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
     return _process
 
