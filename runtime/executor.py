@@ -20,6 +20,7 @@ from pai.runtime.program import ALIGNMENT
 from pai.runtime.trace import write_trace
 
 DEADLINE_S = 30.0
+_STAGGER = 65 * ALIGNMENT  # devices' arenas start in different sets of the caches
 _HANGING: list[Any] = []  # memory that a kernel which never returned may still write to
 
 
@@ -204,7 +205,7 @@ class LoadedPackage:
 
     def _bind_fixed(self) -> None:
         """Give memory to the arena, constants, weights, states, device numbers and results."""
-        size = -(-self._code.arena_bytes // 4096) * 4096
+        size = -(-self._code.arena_bytes // ALIGNMENT) * ALIGNMENT + _STAGGER
         arenas = memory.allocate(size * self.num_devices)
         constants = [self._constant(i) for i in range(len(self._code.constants))]
         for number, buffer in enumerate(self._code.buffers):

@@ -104,9 +104,7 @@ class Walker:
                 self._device = self._device or self._new(op.results[0], "device", 0)
                 self._hold(op.results[0], self._device)
             case name if name in COLLECTIVES:
-                sources = self._read_all(op.operands)
-                targets = tuple(self._define(value).number for value in op.results)
-                self.code.append(collective(op, sources, targets))
+                self._collective(op)
             case _:
                 raise PassFailure("cannot be an instruction of a package", where(op))
 
@@ -220,10 +218,7 @@ class Walker:
         operands = [self._read(value) for value in op.operands]
         shared = {r: o for r, o in pairs.items() if self._may_share(operands, o, op)}
         for result, operand in shared.items():
-            storage = operands[operand]
-            storage.values.clear()
-            self._hold(op.results[result], storage)
-            self._preferred.pop(op.results[result], None)
+            self._share(operands[operand], op.results[result])
         results = [
             self._of[value] if number in shared else self._define(value)
             for number, value in enumerate(op.results)
@@ -234,6 +229,25 @@ class Walker:
         if kind != "bitcast":
             buffers = tuple(storage.number for storage in (*operands, *results))
             self.code.append(Call(name, buffers))
+
+    def _collective(self, op: ir.Operation) -> None:
+        operands = [self._read(value) for value in op.operands]
+        results = []
+        for number, value in enumerate(op.results):
+            # A reduction reads a block of every operand before it writes that block.
+            if op.name == "stablehlo.all_reduce" and self._may_share(operands, number, op):
+                self._share(operands[number], value)
+                results.append(operands[number])
+            else:
+                results.append(self._define(value))
+        sources, targets = (tuple(s.number for s in some) for some in (operands, results))
+        self.code.append(collective(op, sources, targets))
+
+    def _share(self, storage: Storage, value: ir.Value) -> None:
+        """Let ``value`` take the place of what the storage holds."""
+        storage.values.clear()
+        self._hold(value, storage)
+        self._preferred.pop(value, None)
 
     def _may_share(self, operands: list[Storage], operand: int, op: ir.Operation) -> bool:
         storage = operands[operand]

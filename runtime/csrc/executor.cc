@@ -76,8 +76,6 @@ void Executor::reset() {
   start_ = Clock::now();
   stopped_ = false;
   failure_.clear();
-  ready_.clear();
-  num_ready_ = 0;
   for (auto& groups : meetings_)
     for (Meeting& meeting : groups) meeting.count = 0;
   for (size_t c = 0; c < meetings_.size(); ++c)

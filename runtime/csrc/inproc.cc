@@ -12,7 +12,7 @@
 namespace pai {
 namespace {
 
-constexpr uint64_t kPartBytes = 32 << 10;  // work smaller than this is not worth sharing
+constexpr uint64_t kPartBytes = 128 << 10;  // long runs per buffer keep the prefetcher going
 
 // Calls body(begin, end) over [0, count) in parts of about kPartBytes of `unit_bytes` each.
 template <class Body>

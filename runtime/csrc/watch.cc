@@ -17,10 +17,17 @@ void Executor::stop(const std::string& why) {
   finish_.notify_all();
 }
 
-// Waits until no worker runs a device; false when that takes longer than `patience`.
+// Waits until no worker runs a device or can begin to; false when that takes longer than
+// `patience`. Devices are taken from the queue, and counted as busy, under the same mutex.
 bool Executor::settle(std::chrono::duration<double> patience) {
   auto limit = Clock::now() + patience;
-  for (int spins = 0; busy_ > 0; ++spins) {
+  auto quiet = [this] {
+    std::lock_guard lock(ready_mutex_);
+    ready_.clear();
+    num_ready_ = 0;
+    return busy_ == 0;
+  };
+  for (int spins = 0; !quiet(); ++spins) {
     if (spins < 100)
       std::this_thread::yield();
     else
