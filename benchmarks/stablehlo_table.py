@@ -72,7 +72,11 @@ def compare(cell: Cell, got: np.ndarray, want: np.ndarray, source: str) -> tuple
             if cell.loose >= 64 and size.size:
                 size = np.maximum(size, np.max(size[np.isfinite(size)], initial=0))
             eps = float(info.eps) * (
-                1.01 if narrow and cell.loose < 64 else 1.01 * cell.loose if not narrow else 2
+                1.01 * max(1, cell.loose / 2)
+                if narrow and cell.loose < 64
+                else 1.01 * cell.loose
+                if not narrow
+                else 2
             )
             least = float(info.smallest_subnormal if narrow else info.tiny)
             near = np.abs(g - w) <= eps * size + least

@@ -159,7 +159,7 @@ def erf(b: Builder, x: str) -> str:
 
 def sin(b: Builder, x: str) -> str:
     """Return the sine; arguments of any size are reduced exactly."""
-    return _sin_cos(b, x)[0]
+    return _keep_zero(b, x, _sin_cos(b, x)[0])
 
 
 def cos(b: Builder, x: str) -> str:
@@ -170,14 +170,19 @@ def cos(b: Builder, x: str) -> str:
 def tan(b: Builder, x: str) -> str:
     """Return the tangent."""
     s, c = _sin_cos(b, x, wide=True)
-    return b.op(f"arith.truncf {b.bin('divf', s, c, 'f64')} : f64 to f32")
+    return _keep_zero(b, x, b.op(f"arith.truncf {b.bin('divf', s, c, 'f64')} : f64 to f32"))
+
+
+def _keep_zero(b: Builder, x: str, y: str) -> str:
+    """Return y, or x where that is a zero of either sign."""
+    return b.select(b.cmp("oeq", x, b.const(0.0, "f32"), "f32"), x, y, "f32")
 
 
 def _sin_cos(b: Builder, x: str, wide: bool = False) -> tuple[str, str]:
     """Return sine and cosine, as f32 or (``wide``) f64.
 
     x times 2/pi modulo 4 is exact: the part of 2/pi that counts for x's exponent comes from a
-    table, its first 29 bits times x's 24 bits fit an f64, and the rest is added.
+    table, its first 28 or 29 bits times x's 24 bits fit an f64, and the rest is added.
     """
     quadrant, angle = _reduce_angle(b, x)
     u = b.bin("mulf", angle, angle, "f64")
@@ -225,7 +230,7 @@ def two_over_pi() -> tuple[tuple[int, ...], tuple[int, ...]]:
         unit = Fraction(2) ** (max(exponent, 1) - 150)  # weight of the last bit of x
         whole = ratio * unit
         part = (whole - 4 * (whole // 4)) / unit
-        first = _truncate(part, 29)
+        first = _truncate(part, 28)
         high.append(_bits(float(first)))
         low.append(_bits(float(part - first)))
     return (*high, _bits(float("nan"))), (*low, _bits(float("nan")))

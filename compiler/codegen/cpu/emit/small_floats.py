@@ -122,11 +122,11 @@ def _overflow(b: Builder, code: str, nan: str, form: Format) -> str:
 
 def _encode_e8m0(b: Builder, bits: str) -> str:
     """Return the exponent of the nearest power of two; zero, negative and too large are NaN."""
-    exponent = b.bin("shrui", bits, b.const(23, "i32"), "i32")
-    odd = b.bin("andi", exponent, b.const(1, "i32"), "i32")
-    half = b.bin("addi", odd, b.const(0x3FFFFF, "i32"), "i32")
-    code = b.bin("shrui", b.bin("addi", bits, half, "i32"), b.const(23, "i32"), "i32")
-    # Denormals are 2^-127 (code 0) from 2^-128 on; half way down they are nearer to nothing.
+    # Ties go up, as the only significand bit is odd; 2^-127 itself is an f32 denormal.
+    tiny = b.cmp("ult", bits, b.const(0x800000, "i32"), "i32")
+    half = b.select(tiny, b.const(0x3FFFFF, "i32"), b.const(0x400000, "i32"), "i32")
+    raised = b.bin("addi", bits, half, "i32")
+    code = b.bin("shrui", raised, b.const(23, "i32"), "i32")
     over = b.cmp("uge", code, b.const(255, "i32"), "i32")
     bad = b.bin("ori", over, b.cmp("sle", bits, b.const(0, "i32"), "i32"), "i1")
     return b.select(bad, b.const(255, "i32"), code, "i32")
