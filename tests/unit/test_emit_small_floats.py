@@ -3,8 +3,8 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from benchmarks.run_kernel import run_kernel
 
+from benchmarks.run_kernel import run_kernel
 from pai.compiler.codegen.cpu.emit.types import FORMATS
 from pai.runtime.dtypes import DTYPES
 
@@ -12,10 +12,9 @@ from pai.runtime.dtypes import DTYPES
 def convert(x, source, target):
     n = len(x)
     a, r = f"tensor<{n}x{source}>", f"tensor<{n}x{target}>"
-    return run_kernel(
-        f"module {{ func.func @k(%a: {a}) -> {r} {{\n%r = stablehlo.convert %a : ({a}) -> {r}\nreturn %r : {r} }} }}",
-        [x],
-    )[0]
+    head = f"module {{ func.func @k(%a: {a}) -> {r} {{"
+    body = f"%r = stablehlo.convert %a : ({a}) -> {r}\nreturn %r : {r}"
+    return run_kernel(f"{head}\n{body} }} }}", [x])[0]
 
 
 def bits(x):

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from benchmarks.run_kernel import Kernel
 
 N = 200_000
@@ -13,9 +14,8 @@ N = 200_000
 @functools.cache
 def kernel(op, dtype="f32"):
     t = f"tensor<{N}x{dtype}>"
-    return Kernel(
-        f'module {{ func.func @k(%a: {t}) -> {t} {{\n%r = "{op}"(%a) : ({t}) -> {t}\nreturn %r : {t} }} }}'
-    )
+    head = f"module {{ func.func @k(%a: {t}) -> {t} {{"
+    return Kernel(f'{head}\n%r = "{op}"(%a) : ({t}) -> {t}\nreturn %r : {t} }} }}')
 
 
 def sweep(low, high):

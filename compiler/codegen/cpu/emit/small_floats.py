@@ -163,7 +163,7 @@ def decode(b: Builder, code: str, kind: ElemType) -> str:
     bits = b.bin("ori", bits, sign, "i32")
     if form.special == "fnuz":
         is_nan = b.cmp("eq", code, b.const(sign_bit, "i32"), "i32")
-        bits = b.select(is_nan, nan_bits, bits, "i32")
+        bits = b.select(is_nan, b.const(0xFFC00000, "i32"), bits, "i32")
     return float_of(b, bits)
 
 
