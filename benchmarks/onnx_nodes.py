@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from select import select
@@ -27,9 +27,10 @@ import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+import pai
 from pai.compiler.reference import run_reference
 from pai.dialects.mlir import to_text
-from pai.dialects.program import Role
+from pai.dialects.program import Program, Role
 from pai.frontends.onnx.importer import load
 from pai.runtime.errors import InvalidInput, PaiError
 
@@ -101,14 +102,33 @@ def _data(case: Any) -> tuple[ModelProto, Sequence[tuple[Sequence[Any], Sequence
     return onnx.load(folder / "model.onnx"), sets
 
 
-def judge(case: Case) -> Outcome:
+def run_xla(program: Program, feed: Mapping[str, np.ndarray], _folder: Path) -> list[np.ndarray]:
+    """Run the program as it was lowered, on XLA's CPU backend."""
+    arguments = [
+        feed[value.name] if value.role is Role.INPUT else program.weights.load(value.name)
+        for value in program.signature.arguments
+    ]
+    return run_reference(to_text(program.module), arguments)
+
+
+def run_pai(program: Program, feed: Mapping[str, np.ndarray], folder: Path) -> list[np.ndarray]:
+    """Compile the program to a package and run that."""
+    package = pai.compile(program, folder / "model.pai", devices=1, jobs=1)
+    results = package.run(**feed)
+    return [results[value.name] for value in program.signature.results]
+
+
+EXECUTORS = {"xla": run_xla, "pai": run_pai}
+
+
+def judge(case: Case, executor: str = "xla") -> Outcome:
     """Lower and run one test in this process."""
     why = ""
     try:
         for fixing in ("", "iub", "iubf"):
             try:
                 for inputs, outputs in case.data_sets:
-                    _check(case, inputs, outputs, fixing)
+                    _check(case, inputs, outputs, fixing, executor)
             except PaiError as error:
                 why = str(error)
                 if "depends on the data" not in str(error) and ":=VALUE" not in str(error):
@@ -122,7 +142,9 @@ def judge(case: Case) -> Outcome:
     return Outcome(case.name, "refused", why)
 
 
-def _check(case: Case, inputs: Sequence[Any], outputs: Sequence[Any], fixing: str) -> None:
+def _check(
+    case: Case, inputs: Sequence[Any], outputs: Sequence[Any], fixing: str, executor: str
+) -> None:
     model = case.model
     stored = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in stored]
@@ -141,11 +163,7 @@ def _check(case: Case, inputs: Sequence[Any], outputs: Sequence[Any], fixing: st
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())
         program = load(path, shapes, fixed)
-        arguments = [
-            free[value.name] if value.role is Role.INPUT else program.weights.load(value.name)
-            for value in program.signature.arguments
-        ]
-        results = run_reference(to_text(program.module), arguments)
+        results = EXECUTORS[executor](program, free, Path(folder))
     wanted = list(_flat([value.name for value in model.graph.output], outputs))
     assert len(results) == len(wanted), f"{len(results)} outputs, not {len(wanted)}"
     rtol = np.inf if is_random(case) else case.rtol
@@ -189,27 +207,27 @@ def compare(name: str, result: np.ndarray, expected: np.ndarray, rtol: float, at
     np.testing.assert_allclose(*wide, rtol=rtol, atol=atol, err_msg=name)
 
 
-def work(suite: str) -> None:
+def work(suite: str, executor: str) -> None:
     """Serve tests to the parent: a name a line in, an outcome a line out."""
     known = {case.name: case for case in cases(suite)}
     print("ready", flush=True)
     for line in sys.stdin:
-        outcome = judge(known[line.strip()])
+        outcome = judge(known[line.strip()], executor)
         print("outcome " + json.dumps(asdict(outcome)), flush=True)
 
 
 class Worker:
     """A child process that judges tests, replaced when it dies or takes too long."""
 
-    def __init__(self, suite: str) -> None:
-        self.suite = suite
+    def __init__(self, suite: str, executor: str) -> None:
+        self.suite, self.executor = suite, executor
         self.child: subprocess.Popen[str] | None = None
 
     def judge(self, name: str, limit: float) -> Outcome:
         """Return the outcome of one test; a dead or late child is a crash."""
         if self.child is None:
             command = [sys.executable, "-m", "benchmarks.onnx_nodes", "--worker"]
-            command += ["--suite", self.suite]
+            command += ["--suite", self.suite, "--executor", self.executor]
             self.child = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -246,9 +264,9 @@ class Worker:
             self.child = None
 
 
-def run(suite: str, names: Sequence[str], limit: float) -> Iterator[Outcome]:
+def run(suite: str, executor: str, names: Sequence[str], limit: float) -> Iterator[Outcome]:
     """Yield the outcome of each test."""
-    worker = Worker(suite)
+    worker = Worker(suite, executor)
     try:
         for name in names:
             yield worker.judge(name, limit)
@@ -270,6 +288,7 @@ def main() -> None:
     """Run the tests and print the table; exit status 1 when any is wrong or crashed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", choices=SUITES, default="node", help="which of ONNX's suites")
+    parser.add_argument("--executor", choices=EXECUTORS, default="xla", help="what runs them")
     parser.add_argument("--filter", default="", help="only tests whose name holds this text")
     parser.add_argument("--json", type=Path, help="write the outcomes to this file")
     parser.add_argument("--limit", type=float, default=120, help="seconds for one test")
@@ -277,11 +296,11 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.suite)
+        work(options.suite, options.executor)
         return
     names = [case.name for case in cases(options.suite, options.filter)]
     outcomes = []
-    for outcome in run(options.suite, names, options.limit):
+    for outcome in run(options.suite, options.executor, names, options.limit):
         outcomes.append(outcome)
         if options.verbose:
             print(outcome.kind, outcome.name, outcome.why, flush=True)
