@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pai.runtime.version import VERSION
+
 if TYPE_CHECKING:
     from pai.api import compile, load, lower, plan, verify  # noqa: A004
 
 __all__ = ["compile", "load", "lower", "plan", "verify"]
-__version__ = "0.1.0"
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> Any:

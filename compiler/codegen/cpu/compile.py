@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-import pai
 from pai.compiler.codegen.cpu import conv, dot  # noqa: F401  (they register their emitters)
 from pai.compiler.codegen.cpu.emit import KernelSource, emit_kernel
 from pai.compiler.codegen.cpu.target import CpuTarget
@@ -20,6 +19,7 @@ from pai.compiler.codegen.cpu.toolchain import version
 from pai.compiler.codegen.cpu.worker import Worker
 from pai.dialects.mlir import ir
 from pai.runtime.errors import PassFailure
+from pai.runtime.version import VERSION
 
 TIME_LIMIT = 300.0  # seconds one kernel may take in LLVM
 _DIGEST = 32  # bytes of SHA-256 before each object in the cache
@@ -178,7 +178,7 @@ def _workers(count: int, time_limit: float) -> Iterator[_Pool]:
 
 
 def _cache_key(text: str, target: CpuTarget) -> str:
-    parts = "\0".join((pai.__version__, version(), target.key, text))
+    parts = "\0".join((VERSION, version(), target.key, text))
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
