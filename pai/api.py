@@ -43,7 +43,7 @@ def compile(  # noqa: A001
         PaiError: one of its subclasses, naming what is wrong and where.
     """
     _compilation(model, output, devices=devices, shapes=tuple(shapes), **options)
-    return load(output)
+    return load(Path(output))
 
 
 def lower(model: Model, *, stop_after: str = "simplify", **options: Any) -> Program:
