@@ -49,8 +49,8 @@ def page() -> str:
         "",
         "Written by `python -m benchmarks.onnx_coverage`; do not edit. *Lowered* operators have a",
         "handler in `frontends/onnx/ops/`; the others run by the function body that ONNX defines,",
-        "or are refused with the name of the node. Opsets 7 to "
-        f"{onnx.defs.onnx_opset_version()}; older models are converted first.",
+        "or are refused with the name of the node. Opsets 1 to "
+        f"{onnx.defs.onnx_opset_version()} are read.",
     ]
     for domain in _DOMAINS:
         table = rows(domain)

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cluster", default="", metavar="NAME|FILE.toml", help="built-in profile or cluster file")
     add("--target", default="cpu", help="cpu, or cpu:LEVEL (x86-64-v2, x86-64-v3, x86-64-v4, host)")
     add("--shape", action="append", default=[], metavar="DIM=N,... | INPUT:1,3,48,320",
-        help="binds open dimensions; may be repeated")
+        help="binds open dimensions, or fixes an input (INPUT:=VALUE); may be repeated")
     add("--plan", type=Path, metavar="FILE", help="use this plan file instead of searching")
     add("--verify", action="store_true",
         help="run the package and compare it with XLA (and onnxruntime) on random inputs")

@@ -185,27 +185,23 @@ def _plain_locations() -> Iterator[None]:
 def sign_main(
     module: ir.Module, name: str, roles: Sequence[tuple[str, Role]], outputs: Sequence[str]
 ) -> Signature:
-    """Write names and roles on ``@main``, drop its unused parameters, and return its signature."""
+    """Write names and roles on ``@main``, drop its unused parameters, and return its signature.
+
+    Args:
+        module: as JAX lowered it; changed in place.
+        name: name to give it.
+        roles: name and role of each argument of ``@main``.
+        outputs: name of each result.
+    """
     with module.context, ir.Location.unknown():
         for attribute in ("mhlo.num_partitions", "mhlo.num_replicas"):
             if attribute in module.operation.attributes:
                 del module.operation.attributes[attribute]
         module.operation.attributes["sym_name"] = ir.StringAttr.get(name)
-        main = next(
-            op
-            for op in module.body.operations
-            if ir.StringAttr(op.attributes["sym_name"]).value == "main"
-        )
-        block = main.regions[0].blocks[0]
-        kept: list[tuple[str, Role]] = []
-        for index in reversed(range(len(roles))):
-            unused = not any(True for _ in block.arguments[index].uses)
-            if roles[index][1] is Role.PARAMETER and unused:
-                block.erase_argument(index)
-            else:
-                kept.insert(0, roles[index])
+        main = _main(module)
+        kept = _drop_unused(main, roles)
         results = list(ir.FunctionType(main.type).results)
-        types = [argument.type for argument in block.arguments]
+        types = [argument.type for argument in main.regions[0].blocks[0].arguments]
         main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, results))
         main.attributes["arg_attrs"] = ir.ArrayAttr.get([_named(n, r) for n, r in kept])
         main.attributes["res_attrs"] = ir.ArrayAttr.get([_named(n) for n in outputs])
@@ -214,6 +210,24 @@ def sign_main(
         arguments = [_value(n, r, t) for (n, r), t in zip(kept, types, strict=True)]
         returned = [_value(n, Role.OUTPUT, t) for n, t in zip(outputs, results, strict=True)]
     return Signature(tuple(arguments), tuple(returned))
+
+
+def _main(module: ir.Module) -> Any:
+    functions = {ir.StringAttr(op.attributes["sym_name"]).value: op for op in module.body}
+    return functions["main"]
+
+
+def _drop_unused(main: Any, roles: Sequence[tuple[str, Role]]) -> list[tuple[str, Role]]:
+    """Erase the parameters that nothing uses; return the name and role of what is left."""
+    block = main.regions[0].blocks[0]
+    kept: list[tuple[str, Role]] = []
+    for index in reversed(range(len(roles))):
+        unused = not any(True for _ in block.arguments[index].uses)
+        if roles[index][1] is Role.PARAMETER and unused:
+            block.erase_argument(index)
+        else:
+            kept.insert(0, roles[index])
+    return kept
 
 
 def _named(name: str, role: Role | None = None) -> ir.DictAttr:

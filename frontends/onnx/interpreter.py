@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -336,6 +336,3 @@ def as_array(value: Any) -> Any:
     if isinstance(value, jax.Array):
         return value
     raise UnsupportedOp("it is not a tensor of numbers")
-
-
-RunGraph = Callable[..., tuple[Any, ...]]
