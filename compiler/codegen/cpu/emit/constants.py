@@ -78,10 +78,11 @@ def _parse(body: str, name: str, size: int) -> np.ndarray:
     dtype = DTYPES[name]
     if body.startswith('"0x'):
         raw = bytes.fromhex(body[3:-1])
-        if name == "i1":
-            return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")[:size].astype(
-                bool
-            )
+        if name == "i1":  # a byte an element, or a bit (older printers, and splats)
+            values = np.frombuffer(raw, np.uint8)
+            if len(values) != size:
+                values = np.unpackbits(values, bitorder="little")[:size]
+            return values.astype(bool) if len(values) == size else np.repeat(values[0] != 0, size)
         values = np.frombuffer(raw, np.uint8 if dtype.itemsize == 1 else dtype)
         values = values.view(dtype) if values.dtype.itemsize == dtype.itemsize else values
         return values.copy() if len(values) == size else np.repeat(values, size)
