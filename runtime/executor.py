@@ -78,7 +78,7 @@ class LoadedPackage:
             self._core = _core.Executor(self._program, threads, deadline_s)
         except _core.CorePackageError as error:
             raise PackageError(str(error), self._where) from error
-        # Memory of every buffer that is not the caller's, by (device, buffer).
+        # Memory of the buffers outside the arenas and of results, by (device, buffer).
         self._memory: dict[tuple[int, int], np.ndarray] = {}
         self._packed = {
             i: [self._shard(spec, device) for device in range(self.num_devices)]
@@ -205,16 +205,14 @@ class LoadedPackage:
 
     def _bind_fixed(self) -> None:
         """Give memory to the arena, constants, weights, states, device numbers and results."""
-        size = -(-self._code.arena_bytes // ALIGNMENT) * ALIGNMENT + _STAGGER
-        arenas = memory.allocate(size * self.num_devices)
+        self._bind_arenas()
         constants = [self._constant(i) for i in range(len(self._code.constants))]
         for number, buffer in enumerate(self._code.buffers):
+            if buffer.space == "arena":
+                continue
             for device in range(self.num_devices):
                 where = (device, number)
-                if buffer.space == "arena":
-                    begin = device * size + buffer.offset
-                    self._bind(where, arenas[begin : begin + buffer.size])
-                elif buffer.space == "constant":
+                if buffer.space == "constant":
                     self._bind(where, constants[buffer.offset])
                 elif buffer.space == "device":
                     own = memory.allocate(4)
@@ -226,6 +224,18 @@ class LoadedPackage:
                     self._bind(where, self._packed[buffer.offset][device])
                 elif self._package.manifest.arguments[buffer.offset].role == "state":
                     self._bind(where, memory.allocate(buffer.size))
+
+    def _bind_arenas(self) -> None:
+        size = -(-self._code.arena_bytes // ALIGNMENT) * ALIGNMENT + _STAGGER
+        arenas = memory.allocate(size * self.num_devices).reshape(self.num_devices, size)
+        numbers = [i for i, buffer in enumerate(self._code.buffers) if buffer.space == "arena"]
+        offsets = [self._code.buffers[i].offset for i in numbers]
+        for device, arena in enumerate(arenas):
+            self._core.bind_all(device, arena.ctypes.data, numbers, offsets)
+            for i in set(numbers).intersection(self._code.results):
+                buffer = self._code.buffers[i]
+                self._memory[device, i] = arena[buffer.offset : buffer.offset + buffer.size]
+        self._arenas = arenas
 
     def _constant(self, number: int) -> np.ndarray:
         constant = self._code.constants[number]

@@ -66,6 +66,11 @@ void Executor::bind(int device, uint32_t buffer, uintptr_t address) {
   devices_[device].rebound = true;
 }
 
+void Executor::bind_all(int device, uintptr_t base, const std::vector<uint32_t>& buffers,
+                        const std::vector<uint64_t>& offsets) {
+  for (size_t k = 0; k < buffers.size(); ++k) bind(device, buffers[k], base + offsets.at(k));
+}
+
 bool Executor::run(const std::function<bool()>& interrupted) {
   if (hangs_) throw TransportError("a kernel of an earlier run never returned");
   reset();

@@ -39,6 +39,10 @@ class Executor {
   // Says where a buffer of a device lies. The memory must outlive the runs.
   void bind(int device, uint32_t buffer, uintptr_t address);
 
+  // Says where many buffers of a device lie, by their distance from `base`.
+  void bind_all(int device, uintptr_t base, const std::vector<uint32_t>& buffers,
+                const std::vector<uint64_t>& offsets);
+
   // Runs the program once on all devices. `interrupted` is polled on the calling thread about
   // every 20 ms; when it returns true the run stops and `run` returns false.
   // Throws TransportError when a collective cannot complete. The executor can run again

@@ -106,6 +106,7 @@ NB_MODULE(_core, m) {
       .def(nb::init<std::shared_ptr<Program>, int, double>(), "program"_a, "threads"_a,
            "deadline_s"_a)
       .def("bind", &pai::Executor::bind, "device"_a, "buffer"_a, "address"_a)
+      .def("bind_all", &pai::Executor::bind_all, "device"_a, "base"_a, "buffers"_a, "offsets"_a)
       .def("run", &run)
       .def("set_deadline", &pai::Executor::set_deadline, "seconds"_a)
       .def("set_tracing", &pai::Executor::set_tracing, "on"_a)
