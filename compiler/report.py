@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pai.compiler.verify import Verification
 
 LARGEST_PARAMETERS = 8
+PLAIN_WIDTH = 140  # columns of a page that is not for a terminal
 
 
 def package_facts(state: Compilation) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def print_summary(
         verification: its errors, when it was verified.
         why: also say why the plan was chosen and what lost.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    console = Console(highlight=False, soft_wrap=True, width=width)
     if why and "strategy" in state.seconds:
         console.print(explain(state.plan, state.program.signature), markup=False)
     if state.output is None:

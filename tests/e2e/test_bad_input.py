@@ -245,7 +245,7 @@ def test_run_newer_format(capsys, tmp_path, mlp_package):
     package = damaged(mlp_package, tmp_path)
     path = package / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["format"] = 999
+    manifest["version"] = 999
     path.write_text(json.dumps(manifest))
     refuse(capsys, pai_run, [package, "--random", "0"], "999", code=10)
 

@@ -135,3 +135,13 @@ def test_running_needs_neither_compiler_nor_its_stack(tmp_path, mlp_package):
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_example_of_a_jax_function(tmp_path):
+    script = Path(__file__).resolve().parents[2] / "examples" / "jax_function.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "attention.pai"],
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 devices" in done.stdout
