@@ -32,7 +32,7 @@ from pai.runtime.program import ProgramCode
 from pai.runtime.program import to_json as program_to_json
 from pai.runtime.safetensors import ALIGNMENT, Entry, header
 
-FILE_LIMIT = 2 << 30  # bytes of one weights file
+FILE_LIMIT = 256 << 20  # bytes of one weights file; several are checked at once when loading
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 Chunk = bytes | memoryview
 _ZIP_PADDING = 0xD935  # extra field that aligns a member's data; readers skip it
