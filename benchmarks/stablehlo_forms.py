@@ -161,14 +161,14 @@ def reductions() -> Iterator[Cell]:
         scatter = _body("add")[1:]
         body = (
             _zero(t)
-            + f'%r = "stablehlo.select_and_scatter"(%a, %b, %z) {compare}, {scatter} {{window_dimensions = array<i64: 2, 3>, window_strides = array<i64: 2, 2>, padding = dense<[[0, 0], [0, 1]]> : tensor<2x2xi64>}} : (tensor<4x6x{{T}}>, tensor<2x3x{{T}}>, tensor<{{T}}>) -> tensor<4x6x{{T}}>'
+            + f'%r = "stablehlo.select_and_scatter"(%a, %b, %z) {compare}, {scatter} {{window_dimensions = array<i64: 2, 3>, window_strides = array<i64: 2, 2>, padding = dense<[[0, 0], [0, 0]]> : tensor<2x2xi64>}} : (tensor<4x7x{{T}}>, tensor<2x3x{{T}}>, tensor<{{T}}>) -> tensor<4x7x{{T}}>'
         )
         yield make(
             "select_and_scatter",
             t,
             body,
-            [(t, (4, 6), "some"), (t, (2, 3), "some")],
-            (t, (4, 6)),
+            [(t, (4, 7), "some"), (t, (2, 3), "some")],
+            (t, (4, 7)),
             64,
         )
         less = compare.replace("GE", "LT") + ")"
