@@ -30,7 +30,9 @@ def reference(cell: Cell, inputs: Sequence[np.ndarray], result: np.dtype) -> tup
     text = cell.text.replace("@k(", "@main(")
     narrow = [t for t in _WIDE if re.search(rf"(?<=[x<]){t}(?=>)", text)]
     if not narrow:
-        return run_reference(text, inputs)[0], "XLA"
+        out = run_reference(text, inputs)[0]
+        # XLA calls the integers of rng_bit_generator unsigned.
+        return out.view(result) if cell.op.startswith("rng_bit") else out, "XLA"
     return _widened(text, narrow, inputs, result), "XLA in a wider type"
 
 
@@ -147,6 +149,8 @@ def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
                 if target.bits < 64 and source.bits <= 32
                 else x.astype(dtype)
             )
+        if source.format is not None:
+            x = x.astype(np.float32)
         return x.astype(dtype)
 
 
