@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 from jax import numpy as jnp
@@ -138,19 +139,38 @@ def mean(_node: Node, *values: Any) -> Any:
     return functools.reduce(jnp.add, values) / len(values)
 
 
+def _clamp_forward(x: Any, low: Any, high: Any) -> Any:
+    return lax.clamp(low, x, high)
+
+
+_clamp = jax.custom_jvp(_clamp_forward)
+
+
+def _clamp_rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Let the gradient pass at the bounds too, as PyTorch does."""
+    x, low, high = primals
+    inside = (x >= low) & (x <= high)
+    return _clamp(x, low, high), jnp.where(inside, tangents[0], jnp.zeros_like(tangents[0]))
+
+
+_clamp.defjvp(_clamp_rule)
+
+
 @op("Clip")
 def clip(node: Node, x: Any, low: Any = None, high: Any = None) -> Any:
-    """Limit to a range; the gradient at a bound passes, as PyTorch's does."""
-    low = node.attr("min", low)
-    high = node.attr("max", high)
-    module = xp(x, *(v for v in (low, high) if not isinstance(v, float)))
+    """Limit to a range; where the bounds cross, the upper one wins."""
+    low, high = (
+        None if bound is None else jnp.asarray(bound, x.dtype).reshape(())
+        for bound in (node.attr("min", low), node.attr("max", high))
+    )
+    if low is not None and high is not None:
+        clamp = (
+            _clamp if jnp.issubdtype(x.dtype, jnp.floating) else lambda v, a, b: lax.clamp(a, v, b)
+        )
+        return clamp(jnp.asarray(x), low, high)
     if low is not None:
-        low = np.asarray(low, x.dtype) if isinstance(low, float) else low
-        x = module.where(x < low, low, x)
-    if high is not None:
-        high = np.asarray(high, x.dtype) if isinstance(high, float) else high
-        x = module.where(x > high, high, x)
-    return x
+        return jnp.where(x < low, low, x)
+    return x if high is None else jnp.where(x > high, high, x)
 
 
 @op("BitShift")
