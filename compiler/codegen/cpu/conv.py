@@ -23,7 +23,8 @@ from pai.compiler.codegen.cpu.emit.builder import Index
 from pai.compiler.codegen.cpu.emit.graph import Graph
 from pai.compiler.codegen.cpu.emit.kernel import KernelSource
 from pai.compiler.codegen.cpu.epilogue import Kernel, make_kernel
-from pai.compiler.codegen.cpu.product import Group, Problem, Product
+from pai.compiler.codegen.cpu.problem import Group, Problem
+from pai.compiler.codegen.cpu.product import Product
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.compiler.codegen.cpu.tile import Vec, vec_of
 

@@ -26,7 +26,8 @@ from pai.compiler.codegen.cpu.emit.dimensions import dot_dimensions
 from pai.compiler.codegen.cpu.emit.graph import Graph, Node, Value
 from pai.compiler.codegen.cpu.emit.kernel import KernelSource
 from pai.compiler.codegen.cpu.epilogue import make_kernel
-from pai.compiler.codegen.cpu.product import Group, Problem, Product
+from pai.compiler.codegen.cpu.problem import Group, Problem
+from pai.compiler.codegen.cpu.product import Product
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.compiler.codegen.cpu.tile import vec_of
 

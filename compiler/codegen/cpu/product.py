@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import ceil, prod
 
 from pai.compiler.codegen.cpu.emit.builder import Builder, Index
 from pai.compiler.codegen.cpu.emit.kernel import KernelSource, StageContext
 from pai.compiler.codegen.cpu.epilogue import Kernel, finish
+from pai.compiler.codegen.cpu.problem import Blocks, Problem
 from pai.compiler.codegen.cpu.target import CpuTarget
 from pai.compiler.codegen.cpu.tile import Tile, Vec, make_tile, outer_products
 
@@ -17,79 +16,6 @@ _K_BLOCK = 768  # values of k whose panel (48 columns, f32) takes 144 KiB of L2
 _M_BLOCK = 240  # rows of one part: so many reuse a packed panel
 _PART_FLOPS = 1e6  # a part of the grid does at least about this much, less for few rows
 _FEW_ROWS = 8  # up to so many rows, B is not worth packing
-
-
-@dataclass(frozen=True)
-class Group:
-    """Dimensions that act as one: extents and strides in elements, outermost first."""
-
-    extents: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of index values."""
-        return prod(self.extents)
-
-    @property
-    def stride(self) -> int | None:
-        """The one stride of the whole group, or None when there is none."""
-        kept = [(e, s) for e, s in zip(self.extents, self.strides, strict=True) if e != 1]
-        for (_, outer), (extent, inner) in itertools.pairwise(kept):
-            if outer != extent * inner:
-                return None
-        return kept[-1][1] if kept else 1
-
-    def offset(self, b: Builder, index: Index) -> Index:
-        """Return the distance of an index from the group's start, in elements."""
-        stride = self.stride
-        if stride is not None:
-            return b.mul(index, stride)
-        total: Index = 0
-        for i, s in zip(b.delinear(index, self.extents), self.strides, strict=True):
-            total = b.add(total, b.mul(i, s))
-        return total
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A product as groups: A is addressed by (batch, m, k), B by (batch, k, n).
-
-    C is addressed by ``batch_c``, then rows of ``row_c`` elements; None: it is dense.
-    """
-
-    batch_a: Group
-    batch_b: Group
-    m: Group
-    n: Group
-    k_a: Group
-    k_b: Group
-    batch_c: Group | None = None
-    row_c: int | None = None
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Batch, m, n, k."""
-        return self.batch_a.size, self.m.size, self.n.size, self.k_a.size
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """How C is cut.
-
-    Args:
-        tile_rows: rows of a tile.
-        panel: columns of a panel.
-        rows: rows of a part.
-        panels: panels of a part.
-        k: values of k that are summed in registers at a time.
-    """
-
-    tile_rows: int
-    panel: int
-    rows: int
-    panels: int
-    k: int
 
 
 class Product:
@@ -145,7 +71,7 @@ class Product:
         contiguous = self.problem.k_a.stride == 1 and self.problem.k_b.stride == 1
         return contiguous and self.m <= _FEW_ROWS and self.problem.n.stride != 1
 
-    def _choose_blocks(self, target: CpuTarget) -> _Blocks:
+    def _choose_blocks(self, target: CpuTarget) -> Blocks:
         sums, rows, wide = (24, 8, 3) if target.registers == 32 else (12, 6, 2)
         rows = min(rows, self.m)
         if self.by_vectors:
@@ -160,7 +86,7 @@ class Product:
         part_rows = min(ceil(self.m / rows) * rows, _M_BLOCK)
         flops = 2.0 * part_rows * panel * self.k
         panels = max(1, min(ceil(self.n / panel), round(_PART_FLOPS * min(self.m, 8) / 8 / flops)))
-        return _Blocks(rows, panel, part_rows, panels, k)
+        return Blocks(rows, panel, part_rows, panels, k)
 
     def emit(self) -> KernelSource:
         """Write the grid's loop and return the kernel."""
