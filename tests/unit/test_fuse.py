@@ -283,3 +283,39 @@ def test_transposed_operands_are_read_in_place():
     text = to_text(module)
     assert text.count("stablehlo.transpose") == 1
     assert report.kernels == kinds(module).count("dot") + 2
+
+
+def test_collectives_stay_between_kernels_and_barriers_go():
+    module = parse("""
+    func.func @main(%x: tensor<4xf32>) -> (tensor<4xf32>, tensor<ui32>) {
+      %c = stablehlo.constant dense<2.0> : tensor<4xf32>
+      %0 = stablehlo.multiply %x, %c : tensor<4xf32>
+      %1 = stablehlo.sine %0 : tensor<4xf32>
+      %2 = stablehlo.optimization_barrier %1 : tensor<4xf32>
+      %3 = "stablehlo.all_reduce"(%2) <{
+        channel_handle = #stablehlo.channel_handle<handle = 1, type = 1>,
+        replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>, use_global_device_ids}> ({
+      ^bb0(%a: tensor<f32>, %b: tensor<f32>):
+        %sum = stablehlo.add %a, %b : tensor<f32>
+        stablehlo.return %sum : tensor<f32>
+      }) : (tensor<4xf32>) -> tensor<4xf32>
+      %id = stablehlo.partition_id : tensor<ui32>
+      %one = stablehlo.constant dense<1> : tensor<ui32>
+      %next = stablehlo.add %id, %one : tensor<ui32>
+      %4 = stablehlo.add %3, %c : tensor<4xf32>
+      %5 = stablehlo.multiply %4, %2 : tensor<4xf32>
+      return %5, %next : tensor<4xf32>, tensor<ui32>
+    }""")
+    report = fuse(module)
+    check_form(module)
+    (block,) = blocks_of_main(module)
+    names = [op.operation.name for op in block.operations]
+    assert names == [
+        "func.call",
+        "stablehlo.all_reduce",
+        "stablehlo.partition_id",
+        "func.call",
+        "func.call",
+        "func.return",
+    ]
+    assert report.kernels == 3
