@@ -16,7 +16,7 @@ from pai.runtime.dtypes import DTYPES, NAMES
 from pai.runtime.errors import InvalidInput, PackageError, TransportError
 from pai.runtime.manifest import TensorSpec
 from pai.runtime.package import Package, open_package
-from pai.runtime.program import ALIGNMENT
+from pai.runtime.program import ALIGNMENT, ProgramCode
 from pai.runtime.trace import write_trace
 
 DEADLINE_S = 30.0
@@ -111,6 +111,11 @@ class LoadedPackage:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """What ``run`` returns."""
         return self._package.manifest.results
+
+    @property
+    def code(self) -> ProgramCode:
+        """What every device runs."""
+        return self._code
 
     def run(
         self, inputs: Mapping[str, Any] | None = None, /, **named: Any
