@@ -25,6 +25,7 @@ class Builder:
         self.externals: dict[str, str] = {}
         self.globals: list[str] = []
         self.global_prefix = "pai"
+        self._ranges: dict[str, tuple[int, int]] = {}  # least and greatest value of an index
 
     def name(self) -> str:
         """Return a fresh SSA name."""
@@ -152,15 +153,19 @@ class Builder:
             return a + b
         if a == 0 or b == 0:
             return b if a == 0 else a
-        return self.bin("addi", self.index(a), self.index(b), "i64", "overflow<nsw>")
+        name = self.bin("addi", self.index(a), self.index(b), "i64", "overflow<nsw>")
+        p, q = self.range(a), self.range(b)
+        return self._bounded(name, (p[0] + q[0], p[1] + q[1]) if p and q else None)
 
     def sub(self, a: Index, b: Index) -> Index:
         """Return a - b."""
         if isinstance(a, int) and isinstance(b, int):
             return a - b
-        return (
-            a if b == 0 else self.bin("subi", self.index(a), self.index(b), "i64", "overflow<nsw>")
-        )
+        if b == 0:
+            return a
+        name = self.bin("subi", self.index(a), self.index(b), "i64", "overflow<nsw>")
+        p, q = self.range(a), self.range(b)
+        return self._bounded(name, (p[0] - q[1], p[1] - q[0]) if p and q else None)
 
     def mul(self, a: Index, b: Index) -> Index:
         """Return a * b."""
@@ -176,25 +181,55 @@ class Builder:
         """Return a // b for a >= 0, b > 0."""
         if isinstance(a, int):
             return a // b
+        if self.decide("sge", a, 0) and self.decide("slt", a, b):
+            return 0
         return a if b == 1 else self.bin("divui", a, self.index(b), "i64")
 
     def rem(self, a: Index, b: int) -> Index:
         """Return a % b for a >= 0, b > 0."""
         if isinstance(a, int):
             return a % b
+        if self.decide("sge", a, 0) and self.decide("slt", a, b):
+            return a
         return 0 if b == 1 else self.bin("remui", a, self.index(b), "i64")
+
+    def range(self, a: Index) -> tuple[int, int] | None:
+        """Return the least and the greatest value of an index, where they are known."""
+        return (a, a) if isinstance(a, int) else self._ranges.get(a)
+
+    def _bounded(self, name: str, limits: tuple[int, int] | None) -> str:
+        if limits is not None:
+            self._ranges[name] = limits
+        return name
+
+    def decide(self, predicate: str, a: Index, b: Index) -> bool | None:
+        """Return what a comparison gives if the operands' ranges say so."""
+        p, q = self.range(a), self.range(b)
+        if p is None or q is None:
+            return None
+        if predicate == "eq":
+            return (p[1] >= q[0] and p[0] <= q[1]) and (True if p == q and p[0] == p[1] else None)
+        swapped = predicate in ("sgt", "sge")
+        if swapped:
+            p, q = q, p
+        strict = 1 if predicate in ("slt", "sgt") else 0
+        if p[1] + strict <= q[0]:
+            return True
+        return False if p[0] + strict > q[1] else None
 
     def icmp(self, predicate: str, a: Index, b: Index) -> str:
         """Compare two indices."""
-        if isinstance(a, int) and isinstance(b, int):
-            table = {"slt": a < b, "sle": a <= b, "sgt": a > b, "sge": a >= b, "eq": a == b}
-            return self.const(table[predicate], "i1")
+        known = self.decide(predicate, a, b)
+        if known is not None:
+            return self.const(known, "i1")
         return self.cmp(predicate, self.index(a), self.index(b), "i64")
 
     def clamp(self, a: Index, low: int, high: int) -> Index:
         """Return min(max(a, low), high)."""
         if isinstance(a, int):
             return min(max(a, low), high)
+        if self.decide("sge", a, low) and self.decide("sle", a, high):
+            return a
         a = self.bin("maxsi", a, self.index(low), "i64")
         return self.bin("minsi", a, self.index(high), "i64")
 
@@ -254,6 +289,8 @@ class Builder:
                 return results
         prefix, results = self._results(kinds)
         iv = self.name()
+        if isinstance(low, int) and isinstance(high, int):
+            self._ranges[iv] = (low, high - 1)
         names = [self.name() for _ in inits]
         carried = ""
         if inits:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from pai.compiler.codegen.cpu.emit.builder import Builder, Index
 from pai.compiler.codegen.cpu.emit.convert import store
 from pai.compiler.codegen.cpu.emit.emitter import Buffer, Emitter, Indices
 from pai.compiler.codegen.cpu.emit.graph import Graph, Value
-from pai.compiler.codegen.cpu.emit.plan import Grid, Plan, Stage
+from pai.compiler.codegen.cpu.emit.plan import Grid, Plan, Stage, last_cuts
 from pai.compiler.codegen.cpu.emit.stage import STAGES
 from pai.compiler.codegen.cpu.emit.types import ElemType, Scalar
 
@@ -71,9 +72,16 @@ class StageContext(Emitter):
         )
 
     def free_loops(
-        self, shape: Sequence[int], body: Callable[[Indices], None], last: bool = True
+        self,
+        shape: Sequence[int],
+        body: Callable[[Indices], None],
+        last: bool = True,
+        cuts: Sequence[int] = (),
     ) -> None:
-        """Loop over what the row loop leaves of ``shape``, the last dimension by its range."""
+        """Loop over what the row loop leaves of ``shape``, the last dimension by its range.
+
+        The loop over the last dimension is written once for each stretch between ``cuts``.
+        """
         b = self.b
 
         def nest(done: Indices) -> Sequence[str]:
@@ -85,6 +93,10 @@ class StageContext(Emitter):
             high: Index = shape[len(done)]
             if last and self.range and len(done) == len(shape) - 1:
                 low, high = self.range
+            elif cuts and len(done) == len(shape) - 1:
+                for start, end in pairwise([0, *cuts, shape[-1]]):
+                    b.loop(start, end, lambda iv: nest((*done, iv)))
+                return ()
             b.loop(low, high, lambda iv: nest((*done, iv)))
             return ()
 
@@ -177,7 +189,7 @@ def _stage(e: StageContext, stage: Stage) -> None:
         for value, x in elements:
             e.write(value, index, x)
 
-    e.free_loops(stage.shape, point)
+    e.free_loops(stage.shape, point, cuts=last_cuts(stage.values, set(e.buffers)))
 
 
 def _computed(e: StageContext, value: Value, index: Indices) -> Scalar:

@@ -9,9 +9,11 @@ also the grid; what passes between them is one row of scratch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import prod
 
 from pai.compiler.codegen.cpu.emit.access import operand_prefix
+from pai.compiler.codegen.cpu.emit.elementwise import RULES
 from pai.compiler.codegen.cpu.emit.graph import Graph, Node, Value
 from pai.compiler.codegen.cpu.emit.stage import STAGES
 
@@ -250,3 +252,33 @@ def make_grid(plan: Plan) -> Grid:
 def _cuts_last(stage: Stage) -> bool:
     """Return whether the stage can be cut along its last dimension."""
     return stage.node is None or STAGES[stage.node.name].last(stage.node)
+
+
+_MOST_CUTS = 7
+
+
+def last_cuts(values: list[Value], stored: set[Value]) -> list[int]:
+    """Return where the last dimension changes its formula: ends of concatenated or padded parts.
+
+    Between two cuts the loop needs no branch and vectorizes.
+    """
+    cuts: set[int] = set()
+    seen: set[Value] = set()
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if value in seen or value.node is None or (value in stored and value not in values):
+            continue
+        seen.add(value)
+        node, last = value.node, len(value.shape) - 1
+        if node.name in RULES:
+            pending += [v for v in node.operands if v.shape == value.shape]
+        elif node.name == "concatenate" and node.int("dimension") == last:
+            ends = list(accumulate(v.shape[last] for v in node.operands))
+            cuts.update(ends[:-1])
+        elif node.name == "pad" and last >= 0 and not node.ints("interior_padding")[last]:
+            low = node.ints("edge_padding_low")[last]
+            cuts.update((low, low + node.operands[0].shape[last]))
+    extent = values[0].shape[-1] if values[0].shape else 0
+    found = sorted(c for c in cuts if 0 < c < extent)
+    return found if len(found) <= _MOST_CUTS else []

@@ -94,18 +94,23 @@ def pad(e: Emitter, node: Node, number: int, index: Indices) -> Scalar:
     high = node.ints("edge_padding_high")
     source: list[Index] = []
     tests: list[str] = []
+    outside = False
     for i, n, before, between, after in zip(index, x.shape, low, inner, high, strict=True):
         place = b.sub(i, before)
+        span = (n - 1) * (between + 1)
+        outside |= b.decide("sge", place, 0) is False or b.decide("sle", place, span) is False
         if between:
             tests += [b.icmp("sge", place, 0)]
             safe = b.clamp(place, 0, max(0, (n - 1) * (between + 1)))
             tests += [b.icmp("eq", b.rem(safe, between + 1), 0), b.icmp("eq", safe, place)]
             place = b.div(safe, between + 1)
         else:
-            tests += [b.icmp("sge", place, 0)] if before > 0 else []
-            tests += [b.icmp("slt", place, n)] if after > 0 else []
+            if before > 0 and not b.decide("sge", place, 0):
+                tests.append(b.icmp("sge", place, 0))
+            if after > 0 and not b.decide("slt", place, n):
+                tests.append(b.icmp("slt", place, n))
         source.append(place)
-    if x.size == 0:
+    if x.size == 0 or outside:
         return e.element(fill, ())
     if not tests:
         return e.element(x, tuple(source))
@@ -133,8 +138,8 @@ def _concatenate(
     half = len(parts) // 2
     middle = start + sum(n for _, n in parts[:half])
     position = index[d]
-    if isinstance(position, int):
-        low = position < middle
+    low = b.decide("slt", position, middle)
+    if low is not None:
         return _concatenate(
             e, parts[:half] if low else parts[half:], d, index, start if low else middle
         )
