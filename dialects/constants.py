@@ -45,6 +45,14 @@ def splat_value(op: ir.Operation) -> np.generic | None:
     return None
 
 
+def is_splat(op: ir.Operation) -> bool:
+    """Whether a ``stablehlo.constant`` is written as one value, whatever its element type."""
+    try:
+        return bool(op.attributes["value"].is_splat)
+    except TypeError:  # complex elements have no class in the bindings
+        return "dense<(" in op.get_asm(large_elements_limit=1)
+
+
 def _from_text(op: ir.Operation, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Read the printed form, which the bindings cannot hand out otherwise (bf16, complex, i4)."""
     text = op.get_asm()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from enum import Enum
 
+from pai.dialects.constants import is_splat
 from pai.dialects.mlir import ir
 from pai.runtime.dtypes import itemsize
 
@@ -55,7 +56,7 @@ _HEADS: dict[str, tuple[str, tuple[Read, ...]]] = {
 }
 # Their results start out as copies of their first operands, one each.
 IN_PLACE = frozenset({"stablehlo.dynamic_update_slice", "stablehlo.scatter"})
-HEAVY = frozenset({"stablehlo.dot_general", "stablehlo.convolution"})
+HEAVY = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.reduce"})
 # What stays in @main between the kernels.
 STAYS = frozenset(
     {
@@ -180,5 +181,4 @@ def bytes_of(kind: ir.Type) -> int:
 
 def is_sinkable(op: ir.Operation, limit: int) -> bool:
     """Whether a constant is copied into the kernels: a splat, or at most ``limit`` bytes."""
-    attribute = op.attributes["value"]
-    return bytes_of(op.results[0].type) <= limit or bool(attribute.is_splat)
+    return bytes_of(op.results[0].type) <= limit or is_splat(op)

@@ -8,6 +8,7 @@ body, all at once (two carried values may change places).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -51,7 +52,7 @@ class Walker:
         self._of: dict[ir.Value, Storage] = {}
         self._preferred: dict[ir.Value, Storage] = {}
         self._splats: dict[ir.Value, bytes] = {}
-        self._constant_of: dict[ir.Attribute, Storage] = {}
+        self._constant_of: dict[tuple[str, bytes], Storage] = {}
         self._device: Storage | None = None
         self._clock = 0
         self._loops: list[tuple[int, set[Storage]]] = []  # start, what is used from outside
@@ -196,13 +197,13 @@ class Walker:
         if splat is not None and array.nbytes > FILL_BYTES:
             self._splats[value] = np.asarray(splat).tobytes()
             return
-        attribute = op.attributes["value"]
-        if attribute not in self._constant_of:
+        key = (str(value.type), hashlib.sha256(array.tobytes()).digest())
+        if key not in self._constant_of:
             number = len(self.constants)
-            self._constant_of[attribute] = self._new(value, "constant", number)
+            self._constant_of[key] = self._new(value, "constant", number)
             name, shape = f"constant.{number}", shape_of(value.type)
             self.constants.append(Constant(name, dtype_name(value.type), shape, array))
-        self._hold(value, self._constant_of[attribute])
+        self._hold(value, self._constant_of[key])
 
     def _call(self, op: ir.Operation) -> None:
         name = ir.FlatSymbolRefAttr(op.attributes["callee"]).value

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pai.dialects.constants import is_splat
 from pai.dialects.mlir import ir, stablehlo
 from pai.runtime.dtypes import DTYPES
 
@@ -207,7 +208,4 @@ def _rate_type(op: ir.Operation) -> str:
 def _constant_bytes(op: ir.Operation) -> int:
     if op.name != "stablehlo.constant":
         return 0
-    value = op.attributes["value"]
-    if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
-        return 0
-    return tensor_bytes(op.results[0].type)
+    return 0 if is_splat(op) else tensor_bytes(op.results[0].type)
