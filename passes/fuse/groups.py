@@ -142,7 +142,7 @@ class Grouping:
         return root >= 0 and self.kernels[root].kind == "loop" and set(views) == {ROOT}
 
     def _as_epilogue(self, node: Node, uses: dict[int, dict[int, int]]) -> bool:
-        """Whether all that reads a dot or convolution can be done on its tile before the store.
+        """Whether all that reads a dot, convolution or reduction can be done before its store.
 
         The kernel's result then holds the sums first, so it must have their element type.
         """
@@ -150,6 +150,8 @@ class Grouping:
             return False
         (root,) = uses
         made = self.nodes[root]
+        if len(node.op.results) != 1:
+            return False
         if made.size != node.size or len(made.op.results) != 1:
             return False
         before, after = node.op.results[0].type, made.op.results[0].type
@@ -164,7 +166,8 @@ class Grouping:
             if made.stays:
                 continue
             if node.name == "stablehlo.reduce" and read is Read.MAP:
-                below, evaluated = ROOT, made.size
+                below = ROOT if number == root else self._view(view, number, 0)
+                evaluated = made.size
             elif number == root and read is Read.MAP and not node.elemental:
                 below, evaluated = self._view(view, number, position), made.size
             else:
@@ -190,16 +193,16 @@ class Grouping:
 
 
 def keeps_rows(node: Node) -> bool:
-    """Whether a bitcast keeps the last dimension, so that rows stay rows."""
-    before = ops.shape_of(node.op.operands[0].type)
-    after = ops.shape_of(node.op.results[0].type)
-    return bool(before and after) and before[-1] == after[-1]
+    """Whether a bitcast keeps the last dimension that is not 1, so that rows stay rows."""
+    before = [d for d in ops.shape_of(node.op.operands[0].type) if d != 1]
+    after = [d for d in ops.shape_of(node.op.results[0].type) if d != 1]
+    return before[-1:] == after[-1:]
 
 
 def _epilogue_chains(nodes: list[Node]) -> set[int]:
-    """Return the element-wise nodes that a dot or convolution alone leads to, step by step.
+    """Return the element-wise nodes that one heavy operation alone leads to, step by step.
 
-    Such a node costs nothing to store, for then the dot's own result is not stored.
+    Such a node costs nothing to store, for then the heavy one's own result is not stored.
     """
     chain: set[int] = set()
     for number, node in enumerate(nodes):

@@ -56,6 +56,7 @@ _HEADS: dict[str, tuple[str, tuple[Read, ...]]] = {
 }
 # Their results start out as copies of their first operands, one each.
 IN_PLACE = frozenset({"stablehlo.dynamic_update_slice", "stablehlo.scatter"})
+# At most one of these is in a kernel; element-wise operations of its shape may follow it there.
 HEAVY = frozenset({"stablehlo.dot_general", "stablehlo.convolution", "stablehlo.reduce"})
 # What stays in @main between the kernels.
 STAYS = frozenset(

@@ -319,3 +319,14 @@ def test_collectives_stay_between_kernels_and_barriers_go():
         "func.return",
     ]
     assert report.kernels == 3
+
+
+def test_reductions_take_what_follows_on_their_shape():
+    def f(x):
+        mean = x.mean(-1, keepdims=True)
+        deviation = jnp.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + 1e-5)
+        return (x - mean) / deviation
+
+    module, report = check_same(f, rand(64, 96))
+    assert kinds(module) == ["reduce", "reduce", "loop"]
+    assert report.kernels == 3
