@@ -106,6 +106,39 @@ def test_update_in_place(update):
         np.testing.assert_array_equal(in_place(alias, a, u, at), Kernel(plain).run([a, u, at])[0])
 
 
+@pytest.mark.parametrize(
+    ("shape", "dims"),
+    [((70, 96), (1, 0)), ((3, 40, 64), (0, 2, 1)), ((9, 33, 70), (2, 0, 1)), ((2, 3), (1, 0))],
+)
+def test_transpositions_are_tiled(shape, dims):
+    out = tuple(shape[d] for d in dims)
+    a, r = ("tensor<" + "".join(f"{n}x" for n in s) + "f32>" for s in (shape, out))
+    kernel = Kernel(f"""module {{ func.func @k(%a: {a}) -> {r} {{
+      %t = stablehlo.transpose %a, dims = {list(dims)} : ({a}) -> {r}
+      %r = stablehlo.negate %t : {r}
+      return %r : {r} }} }}""")
+    x = RNG.standard_normal(shape).astype(np.float32)
+    for reverse in (False, True):
+        np.testing.assert_array_equal(kernel.run([x], reverse)[0], -x.transpose(dims))
+
+
+def test_concatenated_parts_have_loops_without_branches():
+    text = """module { func.func @k(%a: tensor<6x8xf32>, %b: tensor<6x5xf32>) -> tensor<6x17xf32> {
+      %z = stablehlo.constant dense<1.5> : tensor<f32>
+      %n = stablehlo.negate %a : tensor<6x8xf32>
+      %c = stablehlo.concatenate %n, %b, dim = 1 : (tensor<6x8xf32>, tensor<6x5xf32>) -> tensor<6x13xf32>
+      %e = stablehlo.exponential %c : tensor<6x13xf32>
+      %r = stablehlo.pad %e, %z, low = [0, 1], high = [0, 3], interior = [0, 0] : (tensor<6x13xf32>, tensor<f32>) -> tensor<6x17xf32>
+      return %r : tensor<6x17xf32> } }"""  # noqa: E501
+    kernel = Kernel(text)
+    a, b = (
+        RNG.standard_normal((6, 8)).astype(np.float32),
+        RNG.standard_normal((6, 5)).astype(np.float32),
+    )
+    want = np.pad(np.exp(np.concatenate([-a, b], 1)), ((0, 0), (1, 3)), constant_values=1.5)
+    np.testing.assert_allclose(kernel.run([a, b])[0], want, rtol=1e-6)
+
+
 def test_the_same_function_gives_the_same_text():
     assert Kernel(SOFTMAX).source.text == Kernel(SOFTMAX).source.text
 

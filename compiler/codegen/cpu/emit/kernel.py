@@ -11,11 +11,12 @@ from pai.compiler.codegen.cpu.emit.builder import Builder, Index
 from pai.compiler.codegen.cpu.emit.convert import store
 from pai.compiler.codegen.cpu.emit.emitter import Buffer, Emitter, Indices
 from pai.compiler.codegen.cpu.emit.graph import Graph, Value
-from pai.compiler.codegen.cpu.emit.plan import Grid, Plan, Stage, last_cuts
+from pai.compiler.codegen.cpu.emit.plan import Grid, Plan, Stage, last_cuts, turned_dimension
 from pai.compiler.codegen.cpu.emit.stage import STAGES
 from pai.compiler.codegen.cpu.emit.types import ElemType, Scalar
 
 _ALIGN = 64
+_TILE = 32  # elements along either side of the tiles of a transposition
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class StageContext(Emitter):
         self.graph = graph
         self.rows: Indices = ()
         self.range: tuple[Index, Index] | None = None
+        self.whole = False  # all ends of ``range`` are multiples of a tile
         self.scratch_bytes = 0
 
     def scratch(self, kind: ElemType, shape: Sequence[int]) -> Buffer:
@@ -101,6 +103,53 @@ class StageContext(Emitter):
             return ()
 
         nest(self.rows[: len(shape)])
+
+    def _whole_tiles(self, stop: Index) -> bool:
+        """Return whether the loop up to ``stop`` consists of whole tiles."""
+        if isinstance(stop, int):
+            return stop % _TILE == 0
+        return self.whole and self.range is not None and stop == self.range[1]
+
+    def tiled_loops(
+        self, shape: Sequence[int], turned: int, body: Callable[[Indices], None]
+    ) -> None:
+        """Loop in tiles over dimension ``turned`` and the last one, innermost.
+
+        Reads that are contiguous along ``turned`` then stay in the nearest cache.
+        """
+        b = self.b
+        last = len(shape) - 1
+        outer = [1 if d in (turned, last) else n for d, n in enumerate(shape)]
+        low, high = self.range or (0, shape[last])
+
+        def tile(start: Index, stop: Index, each: Callable[[Index], None]) -> None:
+            end: Index = b.add(start, _TILE)
+            if not self._whole_tiles(stop):
+                end = b.bin("minsi", b.index(end), b.index(stop), "i64")
+
+            def run(iv: Index) -> Sequence[str]:
+                each(iv)
+                return ()
+
+            b.loop(start, end, run)
+
+        def tiles(index: Indices) -> None:
+            def point(i: Index, j: Index) -> None:
+                with self.layer():
+                    body((*index[:turned], i, *index[turned + 1 : last], j))
+
+            def pair(i: Index, j: Index) -> Sequence[str]:
+                tile(i, shape[turned], lambda p: tile(j, high, lambda q: point(p, q)))
+                return ()
+
+            b.loop(
+                0,
+                shape[turned],
+                lambda i: list(b.loop(low, high, lambda j: pair(i, j), step=_TILE)),
+                step=_TILE,
+            )
+
+        self.free_loops(outer, tiles, last=False)
 
 
 def emit_plan(
@@ -167,6 +216,7 @@ def _body(e: StageContext, plan: Plan, grid: Grid) -> None:
     high = b.bin("minsi", b.index(b.mul("%end", grid.per_part)), b.index(count), "i64")
     if grid.last:
         e.range = (low, high)
+        e.whole = count % _TILE == 0 and grid.per_part % _TILE == 0
         stages()
         return
 
@@ -189,7 +239,12 @@ def _stage(e: StageContext, stage: Stage) -> None:
         for value, x in elements:
             e.write(value, index, x)
 
-    e.free_loops(stage.shape, point, cuts=last_cuts(stage.values, set(e.buffers)))
+    stored = set(e.buffers)
+    turned = turned_dimension(stage.values, stored)
+    if turned is not None and turned >= len(e.rows):
+        e.tiled_loops(stage.shape, turned, point)
+    else:
+        e.free_loops(stage.shape, point, cuts=last_cuts(stage.values, stored))
 
 
 def _computed(e: StageContext, value: Value, index: Indices) -> Scalar:

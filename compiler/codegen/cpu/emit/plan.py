@@ -232,12 +232,15 @@ def make_grid(plan: Plan) -> Grid:
     single = len(plan.stages) == 1
     work = max(prod(s.shape) for s in plan.stages)
     work = max([work, *(v.size for s in plan.stages if s.node for v in s.node.operands)])
+    rows = plan.rows
+    if single and plan.stages[0].node is None:
+        turned = turned_dimension(plan.stages[0].values, plan.stored)
+        rows = rows if turned is None else min(rows, turned)
     if single and shape and _cuts_last(plan.stages[0]):
         outer = prod(shape[:-1])
-        if plan.rows == 0 or outer < 16:
-            per = max(256, -(-_PART_WORK * shape[-1] // max(work, 1)) // 64 * 64)
+        if rows == 0 or outer < 16:
+            per = max(64, -(-_PART_WORK * shape[-1] // max(work, 1)) // 64 * 64)
             return Grid(max(1, -(-shape[-1] // per)), 0, per, True)
-    rows = plan.rows
     if single:
         rows = min(rows, len(shape) - 1 if _cuts_last(plan.stages[0]) else len(shape))
         enough = [k for k in range(rows + 1) if prod(shape[:k]) >= 64]
@@ -252,6 +255,23 @@ def make_grid(plan: Plan) -> Grid:
 def _cuts_last(stage: Stage) -> bool:
     """Return whether the stage can be cut along its last dimension."""
     return stage.node is None or STAGES[stage.node.name].last(stage.node)
+
+
+def turned_dimension(values: list[Value], stored: set[Value]) -> int | None:
+    """Return the dimension along which a transposed input is contiguous, unless it is the last."""
+    pending, seen = list(values), set()
+    while pending:
+        value = pending.pop()
+        if value in seen or value.node is None or (value in stored and value not in values):
+            continue
+        seen.add(value)
+        if value.node.name in RULES:
+            pending += [v for v in value.node.operands if v.shape == value.shape]
+        elif value.node.name == "transpose":
+            found = value.node.ints("permutation").index(len(value.shape) - 1)
+            if found != len(value.shape) - 1 and min(value.shape[found], value.shape[-1]) >= 8:
+                return found
+    return None
 
 
 _MOST_CUTS = 7
