@@ -3,7 +3,7 @@
 There is no ``pai`` dialect in C++; an outlined function and a few attributes say what we need:
 
     pai.name   on arguments and results of @main: the user's name
-    pai.role   on arguments of @main: input, parameter or state
+    pai.role   on arguments of @main: input, parameter or state; on results: check, if one
     pai.updates on results of @main: the state argument that the result replaces
     pai.kernel on a private function: it is a kernel, of this kind
     pai.key    on a kernel: the hash of its structure; functions with one key have one object
@@ -82,7 +82,7 @@ def _failure(func: ir.OpView, what: str) -> PassFailure:
 
 def _verify_values(func: ir.OpView) -> None:
     """Check names and roles of arguments and results."""
-    roles = [role.value for role in Role if role is not Role.OUTPUT]
+    roles = [role.value for role in Role if role not in {Role.OUTPUT, Role.CHECK}]
     names = []
     for entry in _entries(func, "arg_attrs"):
         names += _texts(func, entry, NAME)

@@ -18,6 +18,7 @@ class Role(StrEnum):
     PARAMETER = "parameter"
     STATE = "state"
     OUTPUT = "output"
+    CHECK = "check"  # a result that must be true: the module checks itself
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Value:
 
     Args:
         name: the user's own name.
-        role: input, parameter, state or output.
+        role: input, parameter, state, output or check.
         dtype: MLIR spelling of the element type: f32, bf16, i64, ui8, i1, complex<f32>, f8E4M3FN…
         shape: global shape.
         updates: for a result, the name of the state argument it replaces ("" when none).

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pai.runtime.dtypes import DTYPES, NAMES
-from pai.runtime.errors import InvalidInput, PaiError
+from pai.runtime.errors import InvalidInput, PaiError, VerificationFailed
 from pai.runtime.executor import DEADLINE_S, LoadedPackage, load
 from pai.runtime.manifest import TensorSpec
 
@@ -64,7 +64,20 @@ def _run(arguments: argparse.Namespace) -> int:
         },
     }
     print(json.dumps(facts, indent=2)) if arguments.json else _print(facts)
+    _require_checks(package, outputs)
     return 0
+
+
+def _require_checks(package: LoadedPackage, outputs: Mapping[str, np.ndarray]) -> None:
+    """Raise VerificationFailed when a check of a self-checking module is false."""
+    checks = [spec.name for spec in package.outputs if spec.role == "check"]
+    failed = [name for name in checks if not outputs[name].all()]
+    if failed:
+        raise VerificationFailed(
+            f"{len(failed)} of {len(checks)} checks are false: {', '.join(failed)}",
+            "",
+            "the module expects other values than the package computes",
+        )
 
 
 def _gather_inputs(package: LoadedPackage, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -184,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pai-run",
         description="Run a package that pai-compile made.",
         epilog="Exit codes: 0 done, 2 wrong usage, 10 bad package, 11 bad input, "
-        "12 a collective failed, 130 interrupted.",
+        "12 a collective failed, 13 a check is false, 130 interrupted.",
     )
     # fmt: off
     add = parser.add_argument

@@ -19,7 +19,7 @@ class TensorSpec:
 
     Args:
         name: the user's own name.
-        role: input, parameter, state or output.
+        role: input, parameter, state, output or check (an output that must be true).
         dtype: MLIR spelling of the element type.
         shape: global shape.
         sharding: how it is laid over the mesh.

@@ -16,7 +16,8 @@ import numpy as np
 
 from pai.dialects.constants import constant, scalar
 from pai.dialects.mlir import ir, stablehlo
-from pai.dialects.pai import NAME
+from pai.dialects.pai import NAME, ROLE
+from pai.dialects.program import Role
 from pai.dialects.types import dtype_name, element_type, numpy_dtype, shape_of, tensor_type
 from pai.passes.rewrite import collect, main_function, walk, where
 from pai.passes.simplify.build import full, i64s
@@ -233,7 +234,12 @@ def _append_results(main: ir.OpView, flags: list[ir.Value]) -> None:
         )
         old = old or [ir.DictAttr.get({})] * count
         named = [
-            ir.DictAttr.get({NAME: ir.StringAttr.get(f"check_{index}")})
+            ir.DictAttr.get(
+                {
+                    NAME: ir.StringAttr.get(f"check_{index}"),
+                    ROLE: ir.StringAttr.get(Role.CHECK),
+                }
+            )
             for index in range(len(flags))
         ]
         main.attributes["res_attrs"] = ir.ArrayAttr.get([*old, *named])

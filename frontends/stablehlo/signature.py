@@ -11,6 +11,8 @@ from pai.dialects.types import dtype_name, is_static_tensor, shape_of
 from pai.passes.rewrite import main_function
 from pai.runtime.errors import InvalidModel, InvalidShape, UnsupportedOp
 
+_RESULT_ROLES = frozenset({Role.OUTPUT, Role.CHECK})
+
 # What other runtimes say about buffers and GSPMD; no part of what the program computes.
 _DROPPED = frozenset(
     {
@@ -73,7 +75,7 @@ def read_signature(module: ir.Module, source: str) -> Signature:
         for type_, entry in zip(inputs, _dicts(main, "arg_attrs", len(inputs)), strict=True)
     ]
     outputs = [
-        _value(type_, _text(entry, NAME), Role.OUTPUT, source, _text(entry, UPDATES))
+        _value(type_, _text(entry, NAME), _result_role(entry), source, _text(entry, UPDATES))
         for type_, entry in zip(results, _dicts(main, "res_attrs", len(results)), strict=True)
     ]
     return Signature(tuple(arguments), tuple(outputs))
@@ -81,15 +83,18 @@ def read_signature(module: ir.Module, source: str) -> Signature:
 
 def _role(entry: ir.DictAttr, source: str) -> Role:
     text = _text(entry, ROLE)
-    try:
-        return Role(text)
-    except ValueError as error:
-        known = ", ".join(role.value for role in Role)
-        raise InvalidModel(f"unknown {ROLE} '{text}'", source, f"one of {known}") from error
+    known = [role.value for role in Role if role not in _RESULT_ROLES]
+    if text not in known:
+        raise InvalidModel(f"unknown {ROLE} '{text}'", source, f"one of {', '.join(known)}")
+    return Role(text)
+
+
+def _result_role(entry: ir.DictAttr) -> Role:
+    return Role.CHECK if _text(entry, ROLE) == Role.CHECK else Role.OUTPUT
 
 
 def _value(type_: ir.Type, name: str, role: Role, source: str, updates: str = "") -> Value:
-    place = f"{source}, {'result' if role is Role.OUTPUT else 'argument'} '{name}'"
+    place = f"{source}, {'result' if role in _RESULT_ROLES else 'argument'} '{name}'"
     if not isinstance(type_, ir.RankedTensorType):
         raise UnsupportedOp(f"{type_} is not a ranked tensor", place)
     if not is_static_tensor(type_):
