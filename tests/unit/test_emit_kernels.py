@@ -139,6 +139,14 @@ def test_concatenated_parts_have_loops_without_branches():
     np.testing.assert_allclose(kernel.run([a, b])[0], want, rtol=1e-6)
 
 
+def test_long_chains_are_no_deeper_than_short_ones():
+    lines = "\n".join(f"%x{i + 1} = stablehlo.add %x{i}, %x0 : tensor<4xf32>" for i in range(1500))
+    text = f"module {{ func.func @k(%x0: tensor<4xf32>) -> tensor<4xf32> {{\n{lines}\n"
+    x = np.arange(4, dtype=np.float32)
+    (got,) = Kernel(text + "return %x1500 : tensor<4xf32> } }").run([x])
+    np.testing.assert_array_equal(got, x * 1501)
+
+
 def test_the_same_function_gives_the_same_text():
     assert Kernel(SOFTMAX).source.text == Kernel(SOFTMAX).source.text
 

@@ -73,13 +73,32 @@ class Emitter:
         Raises:
             UnsupportedOp: when no rule computes the operation.
         """
-        key = (value, index)
+        pending = [(value, index)]  # long elementwise chains, without recursion
+        while pending:
+            key = pending[-1]
+            if self._known(key) is None:
+                missing = [k for k in self._needs(*key) if self._known(k) is None]
+                if missing:
+                    pending += missing
+                    continue
+                self._layers[-1][key] = self._compute(*key)
+            pending.pop()
+        found = self._known((value, index))
+        assert found is not None
+        return found
+
+    def _known(self, key: tuple[Value, Indices]) -> Scalar | None:
         for layer in reversed(self._layers):
             if key in layer:
                 return layer[key]
-        result = self._compute(value, index)
-        self._layers[-1][key] = result
-        return result
+        return None
+
+    def _needs(self, value: Value, index: Indices) -> list[tuple[Value, Indices]]:
+        """Return the elements that an elementwise operation asks for; none for other ones."""
+        node = value.node
+        if node is None or value in self.buffers or node.name not in RULES:
+            return []
+        return [(v, index if v.shape else ()) for v in node.operands]
 
     def _compute(self, value: Value, index: Indices) -> Scalar:
         buffer = self.buffers.get(value)
