@@ -31,6 +31,8 @@ def reshape_index(
     e: Emitter, index: Indices, have: tuple[int, ...], want: tuple[int, ...]
 ) -> Indices:
     """Return where the element at ``index`` of shape ``have`` is in shape ``want``."""
+    if 0 in have:  # nothing is ever read; sizes cannot be matched
+        return (0,) * len(want)
     result: list[Index] = []
     i = j = 0
     while i < len(have) or j < len(want):
