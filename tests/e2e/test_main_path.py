@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 import pai
 from pai.cli import main as pai_compile
@@ -145,3 +146,17 @@ def test_example_of_a_jax_function(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "4 devices" in done.stdout
+
+
+def test_tensors_without_elements(tmp_path):
+    node = helper.make_node("Reshape", ["x", "s"], ["y"], allowzero=1)
+    model = models.save(
+        tmp_path / "empty.onnx",
+        [node],
+        [models.tensor("x", [0, 3, 4])],
+        [models.tensor("y", [3, 4, 0])],
+        {"s": np.array([3, 4, 0])},
+    )
+    out = tmp_path / "empty.pai"
+    assert pai_compile([str(model), "--devices", "2", "--verify", "-o", str(out)]) == 0
+    assert pai.load(out).run(x=np.zeros((0, 3, 4), np.float32))["y"].shape == (3, 4, 0)
