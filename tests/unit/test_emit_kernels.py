@@ -147,6 +147,20 @@ def test_long_chains_are_no_deeper_than_short_ones():
     np.testing.assert_array_equal(got, x * 1501)
 
 
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0, 4.0, -1.0, -2.0, 0.5, 2.5])
+def test_constant_exponents(exponent):
+    text = f"""module {{ func.func @k(%a: tensor<6xf32>) -> tensor<6xf32> {{
+      %e = stablehlo.constant dense<{exponent}> : tensor<f32>
+      %b = stablehlo.broadcast_in_dim %e, dims = [] : (tensor<f32>) -> tensor<6xf32>
+      %r = stablehlo.power %a, %b : tensor<6xf32>
+      return %r : tensor<6xf32> }} }}"""
+    kernel = Kernel(text)
+    assert ("@powf" in kernel.source.text) == (exponent in (0.5, 2.5))
+    x = np.array([0.0, 1.5, -2.25, np.inf, np.nan, 1e-3], np.float32)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(kernel.run([x])[0], x ** np.float32(exponent), rtol=1e-6)
+
+
 def test_the_same_function_gives_the_same_text():
     assert Kernel(SOFTMAX).source.text == Kernel(SOFTMAX).source.text
 

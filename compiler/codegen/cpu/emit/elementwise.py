@@ -147,7 +147,36 @@ def power(b: Builder, node: Node, args: list[Scalar], kind: ElemType) -> Scalar:
         return _narrow(b, complexmath.power(b, _wide(b, x), _wide(b, y)), kind)
     if kind.is_int:
         return Scalar(kind, integers.power(b, x, y))
+    exponent = _constant_exponent(node)
+    if exponent in _PRODUCTS:
+        return rounded(b, kind, _product(b, x.re, int(exponent), kind.reg))
     return rounded(b, kind, math64.call2(b, "pow", x.re, y.re, kind.reg))
+
+
+_PRODUCTS = (1.0, 2.0, 3.0, 4.0, -1.0, -2.0)
+
+
+def _constant_exponent(node: Node) -> float:
+    """Return the exponent if it is the same constant for all elements, else NaN."""
+    from pai.compiler.codegen.cpu.emit.constants import splat  # noqa: PLC0415  (a cycle)
+
+    value = node.operands[1]
+    while value.node is not None and value.node.name in ("broadcast_in_dim", "reshape"):
+        value = value.node.operands[0]
+    if value.node is None or value.node.name != "constant":
+        return float("nan")
+    found = splat(value.node)
+    return float("nan") if found is None else float(found)
+
+
+def _product(b: Builder, x: str, exponent: int, kind: str) -> str:
+    power = x
+    if abs(exponent) > 1:
+        square = b.bin("mulf", x, x, kind)
+        power = {2: square}.get(abs(exponent)) or b.bin(
+            "mulf", square, x if abs(exponent) == 3 else square, kind
+        )
+    return b.bin("divf", b.const(1.0, kind), power, kind) if exponent < 0 else power
 
 
 @rule("atan2")
