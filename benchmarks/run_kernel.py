@@ -59,7 +59,9 @@ class Kernel:
             if (buffer[-_GUARD:] != 0xA5).any():
                 raise RuntimeError("the kernel wrote behind a buffer")
         outputs = buffers[len(inputs) :]
-        return [b[:-_GUARD].view(d).reshape(s) for b, (s, d) in zip(outputs, self.results, strict=True)]
+        return [
+            b[:-_GUARD].view(d).reshape(s) for b, (s, d) in zip(outputs, self.results, strict=True)
+        ]
 
 
 def _padded(x: np.ndarray) -> np.ndarray:
