@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pai.dialects.mlir import ir, run_pipeline
+from pai.dialects.mlir import ir, run_pipeline, stablehlo
 from pai.passes.base import Pass
 from pai.passes.rewrite import building_before, collect, functions, replace, walk, where
 from pai.passes.simplify import expand_deprecated, expand_dynamic, expand_norm  # noqa: F401
+from pai.passes.simplify.build import i64s
 from pai.passes.simplify.expand_dynamic import check_assertions
 from pai.passes.simplify.expansions import EXPANSIONS
 from pai.passes.simplify.inline import Inline
@@ -129,9 +130,29 @@ def _expand(module: ir.Module) -> None:
 
 def _legalize_chlo(module: ir.Module) -> None:
     """Run the upstream legalization with the operations that are to stay hidden from it."""
+    _turn_scans(module)
     _rename(module, {name: _HELD + name for name in _KEPT_CHLO})
     run_pipeline(module, "func.func(chlo-legalize-to-stablehlo)")
     _rename(module, {_HELD + name: name for name in _KEPT_CHLO})
+
+
+def _turn_scans(module: ir.Module) -> None:
+    """Write a reverse scan as one over reversed inputs: the upstream legalization goes forward."""
+    for op in collect(module, "chlo.scan"):
+        if "is_reverse" not in op.attributes or not ir.BoolAttr(op.attributes["is_reverse"]).value:
+            continue
+        op.attributes["is_reverse"] = ir.BoolAttr.get(False, op.context)
+        with op.context:
+            dims = i64s([ir.IntegerAttr(op.attributes["dimension"]).value])
+        inputs = ir.DenseI32ArrayAttr(op.attributes["operandSegmentSizes"])[0]
+        outputs = ir.DenseI32ArrayAttr(op.attributes["resultSegmentSizes"])[0]
+        with building_before(op):
+            for index in range(inputs):
+                op.operands[index] = stablehlo.ReverseOp(op.operands[index], dims).result
+        with op.context, op.location, ir.InsertionPoint.after(op):
+            for scanned in op.results[:outputs]:
+                back = stablehlo.ReverseOp(scanned, dims)
+                scanned.replace_all_uses_except(back.result, back.operation)
 
 
 def _rename(module: ir.Module, names: dict[str, str]) -> None:

@@ -95,7 +95,6 @@ def test_batch_first_is_the_transpose(tmp_path):
 def test_unknown_activation_is_refused(tmp_path):
     from onnx_single import evaluate, feeds_of, shape_of, single
 
-
     inputs = weights("RNN", 1)
     model = single("RNN", inputs, hidden_size=HIDDEN, activations=["Wobble"])
     model.graph.output[0].type.tensor_type.shape.CopyFrom(shape_of(np.empty((TIME, 1, BATCH, 6))))

@@ -32,7 +32,7 @@ def convert(b: Builder, x: Scalar, to: ElemType) -> Scalar:
             parts = [b.cast(cast, p, x.type.reg, to.reg) for p in x.parts]
             return Scalar(to, parts[0], parts[1])
         return Scalar(to, convert(b, x, to.part).re, b.const(0.0, to.reg))
-    if x.type.is_complex and to.kind != "bool":
+    if x.type.is_complex:
         return convert(b, Scalar(x.type.part, x.re), to)
     if to.kind == "bool":
         return Scalar(to, _not_zero(b, x))
@@ -47,8 +47,7 @@ def _not_zero(b: Builder, x: Scalar) -> str:
     zero = b.const(0, x.type.reg)
     if x.type.is_int:
         return b.cmp("ne", x.re, zero, x.type.reg)
-    tests = [b.cmp("une", p, zero, x.type.reg) for p in x.parts]
-    return tests[0] if len(tests) == 1 else b.bin("ori", tests[0], tests[1], "i1")
+    return b.cmp("une", x.re, zero, x.type.reg)
 
 
 def _resize(b: Builder, value: str, source: ElemType, reg: str) -> str:

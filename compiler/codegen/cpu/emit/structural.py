@@ -7,7 +7,7 @@ from pai.compiler.codegen.cpu.emit.constants import constant_element
 from pai.compiler.codegen.cpu.emit.convert import convert, from_bits, to_bits
 from pai.compiler.codegen.cpu.emit.emitter import Emitter, Indices, element_rule
 from pai.compiler.codegen.cpu.emit.graph import Node, Value
-from pai.compiler.codegen.cpu.emit.types import Scalar, elem_type
+from pai.compiler.codegen.cpu.emit.types import ElemType, Scalar, elem_type
 
 
 @element_rule("broadcast_in_dim")
@@ -210,6 +210,8 @@ def bitcast_convert(e: Emitter, node: Node, number: int, index: Indices) -> Scal
     """Read the bits as another type; the first of several narrow parts is the lowest."""
     (x,) = node.operands
     kind, b = node.results[0].type, e.b
+    if x.type.is_complex and x.type != kind:
+        return _recombine(e, x, kind, index)
     if x.type.is_complex or x.type.bits == kind.bits:
         element = e.element(x, index)
         return element if kind == x.type else from_bits(b, to_bits(b, element), kind)
@@ -227,6 +229,28 @@ def bitcast_convert(e: Emitter, node: Node, number: int, index: Indices) -> Scal
         code = b.cast("extui", to_bits(b, e.element(x, (*index, i))), f"i{x.type.bits}", wide)
         total = b.bin("ori", total, b.bin("shli", code, b.const(i * x.type.bits, wide), wide), wide)
     return from_bits(b, total, kind)
+
+
+def _recombine(e: Emitter, x: Value, kind: ElemType, index: Indices) -> Scalar:
+    """Cut the parts of complex f64 into complex f32, or join two complex f32 into one."""
+    b = e.b
+    if x.type.bits > kind.bits:
+        whole = e.element(x, index[:-1])
+        second = b.cmp("ne", b.index(index[-1]), b.index(0), "i64")
+        number = b.select(second, whole.im, whole.re, x.type.reg)
+        low = to_bits(b, Scalar(x.type.part, number))
+        high = b.bin("shrui", low, b.const(32, "i64"), "i64")
+        halves = (b.cast("trunci", half, "i64", "i32") for half in (low, high))
+        return Scalar(kind, *(from_bits(b, half, kind.part).re for half in halves))
+    joined = []
+    for i in range(2):
+        low, high = (
+            b.cast("extui", to_bits(b, Scalar(x.type.part, p)), "i32", "i64")
+            for p in e.element(x, (*index, i)).parts
+        )
+        high = b.bin("shli", high, b.const(32, "i64"), "i64")
+        joined.append(from_bits(b, b.bin("ori", low, high, "i64"), kind.part).re)
+    return Scalar(kind, *joined)
 
 
 @element_rule("map")
