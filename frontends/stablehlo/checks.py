@@ -9,17 +9,18 @@ difference, ``expect_close`` bounds the number of floating-point values between 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from pai.dialects.constants import constant, scalar
-from pai.dialects.mlir import ir, stablehlo
+from pai.dialects.mlir import ir, run_pipeline, stablehlo
 from pai.dialects.pai import NAME, ROLE
 from pai.dialects.program import Role
 from pai.dialects.types import dtype_name, element_type, numpy_dtype, shape_of, tensor_type
-from pai.passes.rewrite import collect, main_function, walk, where
+from pai.passes.rewrite import building_before, collect, main_function, walk, where
 from pai.passes.simplify.build import full, i64s
 from pai.passes.simplify.inline import Inline
 from pai.runtime.dtypes import DTYPES
@@ -32,6 +33,10 @@ _CUSTOM_CALL_ULPS = 3
 _DEFAULT_TOLERANCE = 1e-4
 _SHAPE_OPS = ("stablehlo.dynamic_", "stablehlo.real_dynamic_slice", "stablehlo.set_dimension_size")
 _DYNAMIC_DATA = ("stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice")
+_DIALECT = "pai.check_dialect"  # on a custom call that was an operation of the check dialect
+_OPTIONS = ("tolerance", "max_ulp_difference", "min_ulp_difference")
+_CAST = "builtin.unrealized_conversion_cast"
+_VALUE = re.compile(r"\bvalue = (dense<.*> : tensor<[\w<>]*>)", re.DOTALL)
 _UNSUPPORTED = ("interpreter.", "check.expect_serialized_eq")
 
 
@@ -57,6 +62,7 @@ def lower_checks(module: ir.Module) -> int:
                 "remove it",
             )
     Inline().run(module)
+    _refine_shapes(module)
     main = main_function(module)
     _hide_constants(main)
     checks = [op for op in walk(main) if _check_name(op)]
@@ -101,11 +107,8 @@ def _lower(op: ir.Operation, main: ir.OpView) -> ir.Value:
         raise UnsupportedOp("a check inside a loop or branch is not supported", where(op))
     compare = _comparison(op)
     with op.context, op.location, ir.InsertionPoint(op):
-        actual = op.operands[0]
-        if "value" in op.attributes:
-            expected = stablehlo.ConstantOp(op.attributes["value"]).result
-        else:
-            expected = op.operands[1]
+        actual = _refined(op.operands[0])
+        expected = _expected(op) if "value" in op.attributes else _refined(op.operands[1])
         flag = _all(_on_parts(compare, actual, expected))
     for result in op.results:
         result.replace_all_uses_with(flag)
@@ -113,9 +116,58 @@ def _lower(op: ir.Operation, main: ir.OpView) -> ir.Value:
     return flag
 
 
+def _expected(op: ir.Operation) -> ir.Value:
+    """Build the constant that a check holds; by text, as the bindings have no complex elements."""
+    text = op.get_asm(print_generic_op_form=True, use_local_scope=True)
+    found = _VALUE.search(text)
+    if found is None:
+        raise UnsupportedOp("the expected value of this check is not a dense literal", where(op))
+    constant_op = ir.Operation.parse(f"%0 = stablehlo.constant {found[1]}")
+    ir.InsertionPoint.current.insert(constant_op)
+    return constant_op.results[0]
+
+
+def _refined(value: ir.Value) -> ir.Value:
+    """Look through the cast that shape refinement leaves before operations it does not know."""
+    if not isinstance(value.owner, ir.Block) and value.owner.name == _CAST:
+        return value.owner.operands[0]
+    return value
+
+
+def _is_check_op(op: ir.Operation) -> bool:
+    return bool(op.name.startswith("check."))
+
+
+def _as_call(op: ir.Operation) -> None:
+    """Write a check as the custom call of its name: shape refinement needs operations it knows."""
+    ctx = op.context
+    attributes = {
+        "call_target_name": ir.StringAttr.get(op.name, ctx),
+        "has_side_effect": ir.BoolAttr.get(True, ctx),
+        _DIALECT: ir.UnitAttr.get(ctx),
+    }
+    with building_before(op):
+        expected = [_expected(op)] if "value" in op.attributes else []
+        attributes |= {name: op.attributes[name] for name in _OPTIONS if name in op.attributes}
+        operands = [*op.operands, *expected]
+        ir.Operation.create("stablehlo.custom_call", operands=operands, attributes=attributes)
+    op.erase()
+
+
+def _refine_shapes(module: ir.Module) -> None:
+    """Carry constant shapes through a program whose types leave dimensions open."""
+    types = {result.type for op in walk(module.operation) for result in op.results}
+    tensors = [t for t in types if isinstance(t, ir.RankedTensorType)]
+    if all(t.has_static_shape for t in tensors):
+        return
+    for op in collect(module, *{op.name for op in walk(module.operation) if _is_check_op(op)}):
+        _as_call(op)
+    run_pipeline(module, "stablehlo-refine-shapes,func.func(stablehlo-canonicalize-dynamism)")
+
+
 def _comparison(op: ir.Operation) -> Compare:
     name = _check_name(op).removesuffix("_const")
-    is_call = op.name == "stablehlo.custom_call"
+    is_call = op.name == "stablehlo.custom_call" and _DIALECT not in op.attributes
     is_float = dtype_name(op.operands[0].type).startswith(("f", "bf", "complex"))
     if name == "expect_eq" or (name == "eq" and not is_float):
         return _equal

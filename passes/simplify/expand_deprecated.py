@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pai.dialects.constants import scalar
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import shape_of
+from pai.passes.rewrite import is_unused
 from pai.passes.simplify.build import broadcast, dot, i64s, like, reduce_add, transpose
+from pai.passes.simplify.dce import has_effect
 from pai.passes.simplify.expansions import expands, refuse
 
 
@@ -128,7 +130,7 @@ def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
             f"'{target}' marks a part that the user has split by hand with GSPMD",
             "export the model with Shardy (jax_use_shardy_partitioner) or without shard_map",
         )
-    if target in {"shape_assertion", "xla.sdy.FuncResultSharding"}:
+    if target == "shape_assertion" or (is_unused(op) and not has_effect(op)):
         return None
     raise refuse(
         op,

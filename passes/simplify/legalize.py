@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pai.dialects.mlir import ir, run_pipeline, stablehlo
+from pai.dialects.types import shape_of
 from pai.passes.base import Pass
 from pai.passes.rewrite import building_before, collect, functions, replace, walk, where
 from pai.passes.simplify import expand_deprecated, expand_dynamic, expand_norm  # noqa: F401
-from pai.passes.simplify.build import i64s
+from pai.passes.simplify.build import i64s, like
 from pai.passes.simplify.expand_dynamic import check_assertions
 from pai.passes.simplify.expansions import EXPANSIONS
 from pai.passes.simplify.inline import Inline
+from pai.passes.simplify.quantized import use_signed_storage
 from pai.runtime.errors import InvalidShape, UnsupportedOp
 
 _KEPT_CHLO = ("chlo.erf", "chlo.top_k")
 _HELD = "pai.held."
+_DIMENSIONS = "broadcast_dimensions"
 _DEPRECATED = {
     "stablehlo.dot",
     "stablehlo.broadcast",
@@ -67,6 +70,7 @@ class Legalize(Pass):
             Inline().run(module)
             seen = _survey(module)
         if any(_is_quantized(type_) for type_ in seen.types):
+            use_signed_storage(module)
             run_pipeline(module, "func.func(stablehlo-legalize-quant-to-math)")
             seen = _survey(module)
         if any(_is_high_level(name) for name in seen.names):
@@ -131,9 +135,26 @@ def _expand(module: ir.Module) -> None:
 def _legalize_chlo(module: ir.Module) -> None:
     """Run the upstream legalization with the operations that are to stay hidden from it."""
     _turn_scans(module)
+    _broadcast_operands(module)
     _rename(module, {name: _HELD + name for name in _KEPT_CHLO})
     run_pipeline(module, "func.func(chlo-legalize-to-stablehlo)")
     _rename(module, {_HELD + name: name for name in _KEPT_CHLO})
+
+
+def _broadcast_operands(module: ir.Module) -> None:
+    """Write ``broadcast_dimensions`` out: upstream legalizes only those that align at the end."""
+    names = {op.name for op in walk(module.operation) if op.name.startswith("chlo.broadcast_")}
+    for op in collect(module, *names):
+        types = [op.results[0].type, *(operand.type for operand in op.operands)]
+        if _DIMENSIONS not in op.attributes or any(map(_is_dynamic, types)):
+            continue
+        dims, shape = op.attributes[_DIMENSIONS], shape_of(op.results[0].type)
+        with building_before(op):
+            for index, operand in enumerate(op.operands):
+                if operand.type.rank < len(shape):
+                    wide = like(operand, shape)
+                    op.operands[index] = stablehlo.BroadcastInDimOp(wide, operand, dims).result
+        del op.attributes[_DIMENSIONS]
 
 
 def _turn_scans(module: ir.Module) -> None:
