@@ -41,11 +41,12 @@ def choose_main(module: ir.Module, source: str) -> None:
 def _rename(module: ir.Module, table: dict[str, ir.OpView], name: str) -> None:
     """Call the function ``name`` main, and a private one of that name something else."""
     if "main" in table:
-        _set_name(module, table["main"], "main_1")
-    _set_name(module, table[name], "main")
+        rename(module, table["main"], "main_1")
+    rename(module, table[name], "main")
 
 
-def _set_name(module: ir.Module, func: ir.OpView, name: str) -> None:
+def rename(module: ir.Module, func: ir.OpView, name: str) -> None:
+    """Call ``func`` and every use of it ``name``."""
     ctx = module.context
     old = func.name.value
     ir.SymbolTable.replace_all_symbol_uses(old, name, module.operation)

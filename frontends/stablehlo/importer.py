@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pai.dialects.mlir import context, ir, parse, stablehlo, to_text
@@ -14,6 +15,7 @@ from pai.frontends.stablehlo.foreign import normalize
 from pai.frontends.stablehlo.resources import inline_resources
 from pai.frontends.stablehlo.shapes import bind_shapes
 from pai.frontends.stablehlo.signature import name_values, read_signature
+from pai.frontends.stablehlo.split import SEPARATOR, join
 from pai.frontends.stablehlo.weights import weights_beside
 from pai.runtime.errors import InvalidModel, UnsupportedOp
 
@@ -69,23 +71,36 @@ def _parse(data: bytes, source: str) -> ir.Module:
     except UnicodeDecodeError as error:
         raise InvalidModel("is neither MLIR text nor MLIR bytecode", source) from error
     generic = check_syntax.to_generic(inline_resources(text), source)
-    return _parse_text(generic, source, split="\n// -----" in text)
+    if SEPARATOR not in generic:
+        return _parse_text(generic, source)
+    return _parse_parts(generic, source)
 
 
-def _parse_text(text: str, source: str, split: bool = False) -> ir.Module:
-    """Parse text; ``split`` says that it has separators, which one module may have all the same."""
-    several = InvalidModel(
-        "holds several modules separated by '// -----'", source, "give one file for each module"
-    )
+def _parse_text(text: str, source: str, ctx: ir.Context | None = None) -> ir.Module:
+    try:
+        return parse(text, source, ctx)
+    except InvalidModel as error:
+        raise _located(error) from error
+
+
+def _parse_parts(text: str, source: str) -> ir.Module:
+    """Parse text with separators, which one module may have all the same."""
     try:
         module = parse(text, source)
     except InvalidModel as error:
-        if split and "redefinition" in error.what:
-            raise several from error
-        raise _located(error) from error
-    if any(op.operation.name == "builtin.module" for op in module.body.operations):
-        raise several
-    return module
+        if "redefinition" not in error.what:
+            raise _located(error) from error
+    else:
+        if all(op.operation.name != "builtin.module" for op in module.body.operations):
+            return module
+    joined = join(text, source, partial(_parse_text, source=source, ctx=context()))
+    if joined is None:
+        raise InvalidModel(
+            "holds several modules separated by '// -----', and not all check themselves",
+            source,
+            "give one file for each module",
+        )
+    return joined
 
 
 def _parse_bytecode(data: bytes, source: str) -> ir.Module:

@@ -166,3 +166,27 @@ def test_verify_when_xla_does_not_read_the_module(tmp_path, capsys):
     assert compile_command([str(path), "-o", str(package), "--verify"]) == 0
     assert "xla (simplified)" in capsys.readouterr().out
     np.testing.assert_array_equal(load(package).run()["result0"], [-6, 1, 67.5, 67.5])
+
+
+def test_parts_with_the_same_names_are_joined(tmp_path):
+    """Test files hold modules separated by ``// -----``, each with functions of any name."""
+    part = """module {{
+  func.func private @twice(%a: tensor<i32>) -> tensor<i32> {{
+    %0 = stablehlo.add %a, %a : tensor<i32>
+    return %0 : tensor<i32>
+  }}
+  func.func @main() {{
+    %0 = stablehlo.constant dense<{}> : tensor<i32>
+    %1 = call @twice(%0) : (tensor<i32>) -> tensor<i32>
+    check.expect_eq_const %1, dense<10> : tensor<i32>
+    return
+  }}
+}}
+"""
+    path = tmp_path / "parts.mlir"
+    path.write_text("// RUN\n" + "\n// -----\n\n".join(part.format(n) for n in (4, 5)))
+    compile_model(path, CompileOptions(jobs=1), tmp_path / "parts.pai")
+    assert {k: bool(v) for k, v in load(tmp_path / "parts.pai").run().items()} == {
+        "check_0": False,
+        "check_1": True,
+    }
