@@ -67,7 +67,7 @@ def compile_once(path: Path, shapes: tuple[str, ...], devices: int, *flags: str)
             arguments += ["--shape", shape]
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "pai.cli", *arguments],
+                [sys.executable, "-P", "-m", "pai.cli", *arguments],
                 capture_output=True,
                 text=True,
                 timeout=TIME_LIMIT_S,

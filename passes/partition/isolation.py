@@ -92,7 +92,7 @@ def _start() -> subprocess.Popen[bytes]:
     global _process  # noqa: PLW0603
     if _process is None or _process.poll() is not None:
         _process = subprocess.Popen(
-            [sys.executable, "-m", "pai.passes.partition.worker"],
+            [sys.executable, "-P", "-m", "pai.passes.partition.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

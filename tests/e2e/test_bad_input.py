@@ -186,7 +186,7 @@ def test_disk_full(tmp_path, mlp):
     out = tmp_path / "out.pai"
     arguments = [str(mlp), "--shape", "batch=2", "--no-cache", "-o", str(out)]
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-P", "-c", script, *arguments], capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert done.returncode != 0
@@ -301,7 +301,7 @@ def test_interrupt_is_clean(tmp_path, mlp):
     )
     arguments = [str(mlp), "--shape", "batch=2", "--no-cache", "-o", str(tmp_path / "out.pai")]
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-P", "-c", script, *arguments], capture_output=True, text=True, timeout=300,
         env={**os.environ}, check=False,
     )  # fmt: skip
     assert done.returncode == 130, done.stderr

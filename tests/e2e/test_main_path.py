@@ -132,7 +132,7 @@ def test_running_needs_neither_compiler_nor_its_stack(tmp_path, mlp_package):
         "sys.exit(main(sys.argv[1:]))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(mlp_package), "--random", "0"],
+        [sys.executable, "-P", "-c", script, str(mlp_package), "--random", "0"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -175,7 +175,7 @@ print("after", time.monotonic() - begin < 8)
 del package
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     lines = done.stdout.splitlines()
     assert "missed its deadline" in lines[0]
@@ -212,7 +212,7 @@ def test_interrupt_ends_a_long_run(tmp_path: Path, devices: int) -> None:
     np.savez(
         tmp_path / "in.npz", x=np.zeros(devices, np.int32), n=np.full(devices, 2**31 - 1, np.int32)
     )
-    command = [sys.executable, "-m", "pai.run", str(out), "--inputs", str(tmp_path / "in.npz"),
+    command = [sys.executable, "-P", "-m", "pai.run", str(out), "--inputs", str(tmp_path / "in.npz"),
                "--repeat", "1000"]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     time.sleep(1.5)

@@ -280,7 +280,7 @@ def test_running_needs_no_compiler(whole: Path) -> None:
         " 'torch_mlir') or m.startswith(('pai.compiler', 'pai.passes', 'pai.dialects'))];"
         "print(bad); sys.exit(code)"
     )
-    command = [sys.executable, "-c", code, str(whole), "--random", "1", "--json"]
+    command = [sys.executable, "-P", "-c", code, str(whole), "--random", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *report, modules = done.stdout.strip().splitlines()
     assert modules == "[]"

@@ -38,7 +38,7 @@ class Worker:
             "from pai.compiler.codegen.cpu import worker; worker.main()"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
