@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -186,9 +185,12 @@ def test_disk_full(tmp_path, mlp):
     out = tmp_path / "out.pai"
     arguments = [str(mlp), "--shape", "batch=2", "--no-cache", "-o", str(out)]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script, *arguments], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-P", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode != 0
     assert done.returncode != 70, done.stderr
     assert "Traceback" not in done.stderr
@@ -301,9 +303,12 @@ def test_interrupt_is_clean(tmp_path, mlp):
     )
     arguments = [str(mlp), "--shape", "batch=2", "--no-cache", "-o", str(tmp_path / "out.pai")]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script, *arguments], capture_output=True, text=True, timeout=300,
-        env={**os.environ}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["mlp.onnx"]

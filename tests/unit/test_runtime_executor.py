@@ -212,8 +212,17 @@ def test_interrupt_ends_a_long_run(tmp_path: Path, devices: int) -> None:
     np.savez(
         tmp_path / "in.npz", x=np.zeros(devices, np.int32), n=np.full(devices, 2**31 - 1, np.int32)
     )
-    command = [sys.executable, "-P", "-m", "pai.run", str(out), "--inputs", str(tmp_path / "in.npz"),
-               "--repeat", "1000"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pai.run",
+        str(out),
+        "--inputs",
+        str(tmp_path / "in.npz"),
+        "--repeat",
+        "1000",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
