@@ -10,6 +10,7 @@ from pai.dialects.types import shape_of
 from pai.passes.rewrite import is_unused
 from pai.passes.simplify.build import broadcast, dot, i64s, like, reduce_add, transpose
 from pai.passes.simplify.dce import has_effect
+from pai.passes.simplify.expand_lapack import lapack_call
 from pai.passes.simplify.expansions import expands, refuse
 
 
@@ -120,7 +121,7 @@ def get_tuple_element(op: ir.Operation) -> Sequence[ir.Value]:
 
 @expands("stablehlo.custom_call")
 def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
-    """Drop custom calls that only mark shardings or layouts; the others stay."""
+    """Drop marks of shardings and layouts, expand LAPACK's calls, refuse the others."""
     target = str(ir.StringAttr(op.attributes["call_target_name"]).value)
     if target in {"Sharding", "annotate_device_placement", "LayoutConstraint"}:
         return list(op.operands)
@@ -132,6 +133,9 @@ def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
         )
     if target == "shape_assertion" or (is_unused(op) and not has_effect(op)):
         return None
+    values = lapack_call(op, target)
+    if values is not None:
+        return values
     raise refuse(
         op,
         f"the custom call '{target}' runs code that is not in the model",
