@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.linalg import solve_triangular
 
 from pai.cli import main as compile_command
 from pai.compiler.driver import compile_model
 from pai.compiler.options import CompileOptions
+from pai.frontends.stablehlo.importer import load as load_text
 from pai.run import main as run_command
 from pai.runtime.errors import UnsupportedOp
 from pai.runtime.executor import load
@@ -190,3 +194,22 @@ def test_parts_with_the_same_names_are_joined(tmp_path):
         "check_0": False,
         "check_1": True,
     }
+
+
+def test_lapack_calls_of_jax(tmp_path):
+    """JAX for CPUs exports these as calls of LAPACK."""
+
+    def solve(a, b):
+        return jnp.linalg.cholesky(a), solve_triangular(a, b, trans=1, lower=True)
+
+    matrix = np.array([[4, 2, 0], [2, 5, 1], [0, 1, 3]], np.float32)
+    right = np.array([[1], [2], [3]], np.float32)
+    text = jax.jit(solve).lower(matrix, right).as_text()
+    assert "lapack_spotrf_ffi" in text and "lapack_strsm_ffi" in text
+    compile_model(load_text(text), CompileOptions(jobs=1), tmp_path / "m.pai")
+    run = load(tmp_path / "m.pai").run
+    for argument in (matrix, -matrix):  # -matrix has no factor: all of it is NaN
+        got = list(run(arg0=argument, arg1=right).values())
+        factor, solution = solve(argument, right)
+        np.testing.assert_allclose(got[0], factor, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(got[1], solution, rtol=1e-6, atol=1e-7)
