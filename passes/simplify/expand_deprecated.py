@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pai.dialects.constants import scalar
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import shape_of
 from pai.passes.rewrite import is_unused
@@ -141,29 +140,3 @@ def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
         f"the custom call '{target}' runs code that is not in the model",
         "export the model for a platform where it lowers to StableHLO",
     )
-
-
-@expands("stablehlo.infeed", "stablehlo.outfeed", "stablehlo.send", "stablehlo.recv")
-def host_transfer(op: ir.Operation) -> Sequence[ir.Value]:
-    """Refuse transfers to and from a host program: a package has inputs and outputs only."""
-    raise refuse(
-        op,
-        f"{op.name} talks to a host program, which a package does not have",
-        "make the value an argument or a result of the main function",
-    )
-
-
-@expands("stablehlo.replica_id")
-def replica_id(op: ir.Operation) -> Sequence[ir.Value]:
-    """Write the number of the only replica: a model is one program, split over partitions."""
-    return [scalar(0, op.results[0].type.element_type)]
-
-
-@expands("stablehlo.optimization_barrier")
-def barrier(op: ir.Operation) -> Sequence[ir.Value] | None:
-    """Take tokens past a barrier: they order effects, and a package has none."""
-    tensors = [v for v in op.operands if isinstance(v.type, ir.RankedTensorType)]
-    if len(tensors) == len(op.operands):
-        return None
-    held = iter(stablehlo.OptimizationBarrierOp(tensors).results if tensors else ())
-    return [next(held) if value in tensors else value for value in op.operands]

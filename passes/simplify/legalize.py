@@ -9,7 +9,12 @@ from pai.dialects.mlir import ir, run_pipeline, stablehlo
 from pai.dialects.types import shape_of
 from pai.passes.base import Pass
 from pai.passes.rewrite import building_before, collect, functions, replace, walk, where
-from pai.passes.simplify import expand_deprecated, expand_dynamic, expand_norm  # noqa: F401
+from pai.passes.simplify import (  # noqa: F401
+    expand_deprecated,
+    expand_devices,
+    expand_dynamic,
+    expand_norm,
+)
 from pai.passes.simplify.build import i64s, like
 from pai.passes.simplify.expand_dynamic import check_assertions
 from pai.passes.simplify.expansions import EXPANSIONS

@@ -67,6 +67,12 @@ MODULES = {
   %r = stablehlo.replica_id : tensor<ui32>
   check.expect_eq_const %r, dense<0> : tensor<ui32>
 """,
+    "a group of one device": """
+  %x = stablehlo.constant dense<[7, 8]> : tensor<2xi16>
+  %y = "stablehlo.all_gather"(%x) {all_gather_dim = 0 : i64,
+    replica_groups = dense<[[0]]> : tensor<1x1xi64>} : (tensor<2xi16>) -> tensor<2xi16>
+  check.expect_eq %y, %x : tensor<2xi16>
+""",
     "unsigned quantized storage": """
   %x = stablehlo.constant dense<[-3.0, 0.5, 60.0, 99.0]> : tensor<4xf32>
   %q = stablehlo.uniform_quantize %x
@@ -94,6 +100,15 @@ REFUSED = {
   check.expect_eq_const %r#0, dense<[1, 2]> : tensor<2xi64>
 """,
         "stablehlo.infeed talks to a host program",
+    ),
+    "other devices": (
+        """
+  %x = stablehlo.constant dense<[7, 8]> : tensor<2xi16>
+  %y = "stablehlo.all_gather"(%x) {all_gather_dim = 0 : i64,
+    replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>} : (tensor<2xi16>) -> tensor<4xi16>
+  check.expect_eq %y, %y : tensor<4xi16>
+""",
+        "stablehlo.all_gather asks for other devices, and this program runs for one",
     ),
     "foreign code": (
         """
