@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pai.dialects.program import Role
@@ -204,7 +205,8 @@ def _print_parameters(console: Console, parameters: list[dict[str, Any]]) -> Non
     for entry in parameters:
         shape = "x".join(map(str, entry["shape"]))
         size = _bytes_text(entry["bytes"])
-        table.add_row(entry["name"], shape, entry["dtype"], size, entry["sharding"])
+        name, sharding = escape(entry["name"]), escape(entry["sharding"])
+        table.add_row(name, shape, entry["dtype"], size, sharding)
     console.print(table)
 
 
@@ -212,7 +214,7 @@ def _print_verification(console: Console, verification: Verification) -> None:
     table = Table("output", "against", "max abs", "max rel", "tolerance", box=None)
     for error in verification.outputs:
         figures = (f"{x:.2e}" for x in (error.max_abs, error.max_rel, error.tolerance))
-        table.add_row(error.name, error.oracle, *figures)
+        table.add_row(escape(error.name), error.oracle, *figures)
     console.print(table)
     noise = max((error.noise for error in verification.outputs), default=0.0)
     if noise:
