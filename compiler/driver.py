@@ -25,6 +25,7 @@ from pai.passes.schedule import ProgramCode, schedule
 from pai.passes.strategy import annotate, choose_plan, load_plan
 from pai.passes.strategy.plan import Plan, plan_to_toml
 from pai.runtime.errors import PaiError
+from pai.runtime.program import Call, walk
 from pai.runtime.topology import ClusterSpec, load_cluster
 
 T = TypeVar("T")
@@ -175,7 +176,10 @@ def _codegen(state: Compilation) -> Compilation:
 
 
 def _link(state: Compilation) -> Compilation:
-    state = replace(state, _code=schedule(state.local.module))
+    code = schedule(state.local.module)
+    called = {step.kernel for step in walk(code.code) if isinstance(step, Call)}
+    kernels = {name: kernel for name, kernel in state.kernels.items() if name in called}
+    state = replace(state, _code=code, kernels=kernels)
     output = _made(state.output, "link")
     package.write_package(
         output,

@@ -295,13 +295,18 @@ def test_shapes_that_the_devices_do_not_divide_run(tmp_path, mlp, devices):
     assert pai_compile([*arguments, "-o", str(out)]) == 0
 
 
-def test_interrupt_is_clean(tmp_path, mlp):
+def test_interrupt_while_writing_is_clean(tmp_path, mlp):
     script = (
-        "import os, signal, sys, threading; from pai.cli import main;"
-        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start();"
-        "sys.exit(main(sys.argv[1:]))"
+        "import os, signal, sys, time\n"
+        "from pai.cli import main\n"
+        "from pai.compiler import package\n"
+        "def interrupt(*arguments):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+        "package._write_weights = interrupt\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
-    arguments = [str(mlp), "--shape", "batch=2", "--no-cache", "-o", str(tmp_path / "out.pai")]
+    arguments = [str(mlp), "--shape", "batch=2", "-o", str(tmp_path / "out.pai")]
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, *arguments],
         capture_output=True,
