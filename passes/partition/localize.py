@@ -10,12 +10,17 @@ from pai.dialects.mlir import ir, sdy
 from pai.dialects.sdy import SHARDING, mesh_from_module, mesh_ops, sharding_from_attr
 from pai.dialects.types import dtype_name, is_static_tensor
 from pai.passes.base import Pass
+from pai.passes.partition.annotations import (
+    SHARDING_ATTRIBUTES,
+    axis_cuts,
+    function_attributes,
+    plain_constants,
+    shardings_in,
+    without_shardings,
+)
 from pai.passes.partition.control import CONTROL, STRUCTURE
 from pai.passes.partition.emit import (
     Emitter,
-    complex_constant,
-    complex_elements,
-    is_complex,
     tensor,
 )
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
@@ -96,8 +101,8 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
         raise InvalidSharding("the module has no sdy.mesh", hint="run the strategy stage first")
     out = Localized(mesh)
     with module.context, ir.Location.unknown():
-        _plain_constants(module)
-        grid = Grid(mesh, _cuts(module))
+        plain_constants(module)
+        grid = Grid(mesh, axis_cuts(module))
         mains = [op for op in module.body.operations if op.operation.name == "func.func"]
         if len(mains) != 1:
             raise PassFailure(
@@ -112,108 +117,6 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
         except ir.MLIRError as error:
             raise PassFailure(f"pai-localize made an invalid module: {error}") from error
     return out
-
-
-def _plain_constants(module: ir.Module) -> None:
-    """Turn sdy.constant back into stablehlo.constant, in every region."""
-    for op in [op for op in _walk(module.operation) if op.name == "sdy.constant"]:
-        with op.location, ir.InsertionPoint(op):
-            type_ = op.results[0].type
-            if is_complex(type_):
-                new = complex_constant(type_, complex_elements(op)).owner
-            else:
-                new = ir.Operation.create(
-                    "stablehlo.constant", [type_], attributes={"value": op.attributes["value"]}
-                )
-            if SHARDING in op.attributes:
-                new.attributes[SHARDING] = op.attributes[SHARDING]
-        op.results[0].replace_all_uses_with(new.results[0])
-        op.erase()
-
-
-def unsharded(module: ir.Module) -> tuple[tuple[Sharding, ...], tuple[Sharding, ...]]:
-    """Drop the shardings of a module for one device, in place; return those left: none."""
-    main = module.operation
-    for op in _walk(module.operation):
-        if SHARDING in op.attributes:
-            del op.attributes[SHARDING]
-        if op.name == "func.func" and ir.StringAttr(op.attributes["sym_name"]).value == "main":
-            main = op
-    with module.context:
-        for name, attr in _without_shardings(main).items():
-            main.attributes[name] = attr
-    kind = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
-    return (
-        tuple(Sharding.replicated(len(t.shape)) for t in kind.inputs),
-        tuple(Sharding.replicated(len(t.shape)) for t in kind.results),
-    )
-
-
-def speaks_shardy(module: ir.Module) -> bool:
-    """Whether the module holds sdy operations other than meshes."""
-    return any(
-        op.name.startswith("sdy.") and op.name != "sdy.mesh" for op in _walk(module.operation)
-    )
-
-
-def _walk(op: ir.Operation) -> Iterator[ir.Operation]:
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                yield inner.operation
-                yield from _walk(inner.operation)
-
-
-def _cuts(module: ir.Module) -> dict[str, frozenset[int]]:
-    """Return where the sub-axes of every sharding cut each axis."""
-    attrs: set[ir.Attribute] = set()
-    for op in _walk(module.operation):
-        names = SHARDING_ATTRIBUTES.get(op.name, (SHARDING,))
-        for name in names:
-            if name in op.attributes:
-                attrs |= set(_shardings(op.attributes[name]))
-        if op.name == "func.func":
-            attrs |= {a for kind in ("arg_attrs", "res_attrs") for a in _func_attrs(op, kind) if a}
-    cuts: dict[str, set[int]] = {}
-    for attr in attrs:
-        for axes in sharding_from_attr(attr).dims:
-            for axis in axes:
-                if axis.sub_size is not None:
-                    ends = {axis.pre_size, axis.pre_size * axis.sub_size}
-                    cuts.setdefault(axis.name, set()).update(ends)
-    return {name: frozenset(ends) for name, ends in cuts.items()}
-
-
-_OUT = ("out_sharding",)
-SHARDING_ATTRIBUTES = {
-    "sdy.reshard": ("sharding",),
-    "sdy.sharding_constraint": ("sharding",),
-    "sdy.manual_computation": ("in_shardings", "out_shardings"),
-    **dict.fromkeys(
-        (
-            "sdy.all_gather",
-            "sdy.all_slice",
-            "sdy.all_to_all",
-            "sdy.collective_permute",
-            "sdy.all_reduce",
-            "sdy.reduce_scatter",
-        ),
-        _OUT,
-    ),
-}
-
-
-def _shardings(attr: ir.Attribute) -> list[ir.Attribute]:
-    if sdy.TensorShardingPerValueAttr.isinstance(attr):
-        return list(sdy.TensorShardingPerValueAttr(attr).shardings)
-    return [attr]
-
-
-def _func_attrs(op: ir.Operation, kind: str) -> list[ir.Attribute | None]:
-    if kind not in op.attributes:
-        return []
-    dicts = [ir.DictAttr(entry) for entry in ir.ArrayAttr(op.attributes[kind])]
-    return [e[SHARDING] if SHARDING in e else None for e in dicts]  # noqa: SIM401
 
 
 class Localizer:
@@ -251,7 +154,7 @@ class Localizer:
         """Return the layouts that attribute ``name`` of ``op`` gives ``values``."""
         if name not in op.attributes:
             return [replicated(_rank(value)) for value in values]
-        attrs = _shardings(op.attributes[name])
+        attrs = shardings_in(op.attributes[name])
         return [self.layout(a, _rank(value)) for a, value in zip(attrs, values, strict=True)]
 
     def local_type(self, kind: ir.Type, layout: Layout) -> ir.Type:
@@ -276,18 +179,18 @@ class Localizer:
         arguments = [
             self.layout(attr, _rank(value))
             for attr, value in zip(
-                _func_attrs(op, "arg_attrs") or [None] * len(kind.inputs),
+                function_attributes(op, "arg_attrs") or [None] * len(kind.inputs),
                 old.arguments,
                 strict=True,
             )
         ]
         returned = list(old.operations)[-1].operation.operands
-        attrs = _func_attrs(op, "res_attrs") or [None] * len(kind.results)
+        attrs = function_attributes(op, "res_attrs") or [None] * len(kind.results)
         results = [self.layout(a, _rank(v)) for a, v in zip(attrs, returned, strict=True)]
         inputs = [self.local_type(t, a) for t, a in zip(kind.inputs, arguments, strict=True)]
         outputs = [self.local_type(t, a) for t, a in zip(kind.results, results, strict=True)]
         with op.location, ir.InsertionPoint(op):
-            new = self.emit.op("func.func", [], [], _without_shardings(op), regions=1)
+            new = self.emit.op("func.func", [], [], without_shardings(op), regions=1)
         new.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, outputs))
         locs = [value.location for value in old.arguments]
         block = new.regions[0].blocks.append(*inputs, arg_locs=locs)
@@ -436,20 +339,4 @@ def _elements(value: ir.Value) -> int:
     out = 1
     for size in value.type.shape:
         out *= size
-    return out
-
-
-def _without_shardings(op: ir.Operation) -> dict[str, ir.Attribute]:
-    """Return a function's attributes without those of Shardy."""
-    out: dict[str, ir.Attribute] = {}
-    for named in op.attributes:
-        name = getattr(named, "name", named)
-        attr = op.attributes[name]
-        if name in ("arg_attrs", "res_attrs"):
-            dicts = [
-                {n.name: n.attr for n in ir.DictAttr(entry) if not n.name.startswith("sdy.")}
-                for entry in ir.ArrayAttr(attr)
-            ]
-            attr = ir.ArrayAttr.get([ir.DictAttr.get(entry) for entry in dicts])
-        out[name] = attr
     return out

@@ -8,7 +8,8 @@ from pathlib import Path
 from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import mesh_from_module, mesh_ops, set_mesh
 from pai.dialects.types import dtype_name, num_elements
-from pai.passes.partition.localize import Localized, localize, speaks_shardy, unsharded
+from pai.passes.partition.annotations import speaks_shardy, unsharded
+from pai.passes.partition.localize import Localized, localize
 from pai.passes.partition.optimize_collectives import OptimizeCollectives, collectives
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport
