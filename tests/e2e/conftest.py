@@ -9,15 +9,15 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+def _load(name, known_as):
+    spec = importlib.util.spec_from_file_location(known_as, HERE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[known_as] = module
     spec.loader.exec_module(module)
     return module
 
 
-e2e_models = _load("models")
+e2e_models = _load("models", "e2e_models")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from pai.cli import main as pai_compile
 from pai.run import main as pai_run
 
-models = sys.modules["models"]
+models = sys.modules["e2e_models"]
 
 
 def refuse(capsys, command, arguments, *words, code=None):

@@ -17,7 +17,7 @@ from pai.cli import main as pai_compile
 from pai.run import main as pai_run
 from pai.runtime.errors import VerificationFailed
 
-models = sys.modules["models"]
+models = sys.modules["e2e_models"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
