@@ -8,6 +8,7 @@ import numpy as np
 
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.program import Program, Role, Value
+from pai.passes.rewrite import main_function
 from pai.runtime.dtypes import DTYPES
 
 # Operations that pass an index through unchanged, or only wrap negative ones.
@@ -50,11 +51,7 @@ def _draw(generator: np.random.Generator, value: Value, bound: int | None) -> np
 
 def index_bounds(module: ir.Module) -> dict[int, int]:
     """Return, per argument number of ``@main`` that is used as an index, the exclusive bound."""
-    main = next(
-        op
-        for op in module.body.operations
-        if ir.StringAttr(op.attributes["sym_name"]).value == "main"
-    )
+    main = main_function(module)
     bounds: dict[int, int] = {}
     for number, argument in enumerate(main.regions[0].blocks[0].arguments):
         found = list(_bounds_of(argument))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pai.dialects.mlir import ir, sdy
 from pai.dialects.sdy import SHARDING, sharding_from_attr
 from pai.passes.partition.emit import complex_constant, complex_elements, is_complex
+from pai.passes.rewrite import walk
 from pai.runtime.mesh import Sharding
 
 
 def plain_constants(module: ir.Module) -> None:
     """Turn sdy.constant back into stablehlo.constant, in every region."""
-    for op in [op for op in walk_inside(module.operation) if op.name == "sdy.constant"]:
+    for op in [op for op in walk(module.operation) if op.name == "sdy.constant"]:
         with op.location, ir.InsertionPoint(op):
             type_ = op.results[0].type
             if is_complex(type_):
@@ -30,7 +29,7 @@ def plain_constants(module: ir.Module) -> None:
 def unsharded(module: ir.Module) -> tuple[tuple[Sharding, ...], tuple[Sharding, ...]]:
     """Drop the shardings of a module for one device, in place; return those left: none."""
     main = module.operation
-    for op in walk_inside(module.operation):
+    for op in walk(module.operation):
         if SHARDING in op.attributes:
             del op.attributes[SHARDING]
         if op.name == "func.func" and ir.StringAttr(op.attributes["sym_name"]).value == "main":
@@ -48,23 +47,14 @@ def unsharded(module: ir.Module) -> tuple[tuple[Sharding, ...], tuple[Sharding, 
 def speaks_shardy(module: ir.Module) -> bool:
     """Whether the module holds sdy operations other than meshes."""
     return any(
-        op.name.startswith("sdy.") and op.name != "sdy.mesh" for op in walk_inside(module.operation)
+        op.name.startswith("sdy.") and op.name != "sdy.mesh" for op in walk(module.operation)
     )
-
-
-def walk_inside(op: ir.Operation) -> Iterator[ir.Operation]:
-    """Yield every operation inside ``op``, an outer one before those in its regions."""
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                yield inner.operation
-                yield from walk_inside(inner.operation)
 
 
 def axis_cuts(module: ir.Module) -> dict[str, frozenset[int]]:
     """Return where the sub-axes of every sharding cut each axis."""
     attrs: set[ir.Attribute] = set()
-    for op in walk_inside(module.operation):
+    for op in walk(module.operation):
         names = SHARDING_ATTRIBUTES.get(op.name, (SHARDING,))
         for name in names:
             if name in op.attributes:

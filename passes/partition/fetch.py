@@ -108,7 +108,7 @@ def _round(
     chunk = _dynamic_slice(emit, value, dim, cut_at, width)
     if any(piece.source != piece.target for piece in group):
         chunk = emit.collective_permute(chunk, _pairs(emit, atoms, group))
-    padded = _pad_both(emit, out, dim, width)
+    padded = pad_both(emit, out, dim, width)
     placed = _update(emit, padded, chunk, dim, place)
     sizes = list(padded.type.shape)
     positions = emit.positions(sizes, dim, ())
@@ -159,7 +159,8 @@ def _update(emit: Emitter, value: ir.Value, chunk: ir.Value, dim: int, start: ir
     return emit.op("stablehlo.dynamic_update_slice", [value.type], [value, chunk, *starts]).result
 
 
-def _pad_both(emit: Emitter, value: ir.Value, dim: int, width: int) -> ir.Value:
+def pad_both(emit: Emitter, value: ir.Value, dim: int, width: int) -> ir.Value:
+    """Put ``width`` zeros on both sides of a dimension."""
     shape = list(value.type.shape)
     edge = [0] * len(shape)
     edge[dim] = width

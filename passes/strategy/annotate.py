@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pai.dialects import sdy
 from pai.dialects.mlir import ir
+from pai.passes.rewrite import walk
 from pai.passes.strategy.plan import Plan
 from pai.runtime.errors import InvalidSharding, PassFailure
 from pai.runtime.mesh import Mesh
@@ -125,16 +124,8 @@ def has_shardings(module: ir.Module) -> bool:
     """Whether any argument or operation of the module carries a sharding."""
     if user_shardings(module):
         return True
-    return any(_carries_sharding(op) for op in _walk(module.operation))
+    return any(_carries_sharding(op) for op in walk(module.operation))
 
 
 def _carries_sharding(op: ir.Operation) -> bool:
     return op.name.startswith("sdy.sharding_constraint") or sdy.SHARDING in op.attributes
-
-
-def _walk(op: ir.Operation) -> Iterator[ir.Operation]:
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                yield inner.operation
-                yield from _walk(inner.operation)

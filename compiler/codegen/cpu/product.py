@@ -119,7 +119,9 @@ class Product:
             count = self._least(c.k, b.sub(self.k, k)) if self.k % c.k else c.k
             if self.pack_a:
                 self._pack_a(a_base, m, m_end, k, count)
-            self._panels(
+            self._strips(
+                self.n,
+                self.blocks.panel,
                 n,
                 n_end,
                 lambda at, width: self._panel(
@@ -148,41 +150,29 @@ class Product:
             return min(x, y)
         return self.b.bin("minsi", self.b.index(x), self.b.index(y), "i64")
 
-    def _panels(self, n: Index, n_end: Index, body: Callable[[Index, int], None]) -> None:
-        """Call ``body`` for the full panels of a part and for the narrower last one."""
-        b, panel = self.b, self.blocks.panel
-        whole = self.n // panel * panel
+    def _strips(
+        self,
+        total: int,
+        step: int,
+        start: Index,
+        end: Index,
+        body: Callable[[Index, int], None],
+    ) -> None:
+        """Call ``body`` for the strips of ``step`` in a part and for the narrower last one."""
+        b, whole = self.b, total // step * step
 
         def full(at: Index) -> Sequence[str]:
-            body(at, panel)
+            body(at, step)
             return ()
 
         def last() -> Sequence[str]:
-            body(whole, self.n - whole)
+            body(whole, total - whole)
             return ()
 
         if whole:
-            b.loop(n, self._least(n_end, whole), full, step=panel)
-        if whole < self.n:
-            b.cond(b.icmp("eq", n_end, self.n), last)
-
-    def _tiles(self, m: Index, m_end: Index, body: Callable[[Index, int], None]) -> None:
-        """Call ``body`` for the full tiles of a part's rows and for the lower last one."""
-        b, rows = self.b, self.blocks.tile_rows
-        whole = self.m // rows * rows
-
-        def full(at: Index) -> Sequence[str]:
-            body(at, rows)
-            return ()
-
-        def last() -> Sequence[str]:
-            body(whole, self.m - whole)
-            return ()
-
-        if whole:
-            b.loop(m, self._least(m_end, whole), full, step=rows)
-        if whole < self.m:
-            b.cond(b.icmp("eq", m_end, self.m), last)
+            b.loop(start, self._least(end, whole), full, step=step)
+        if whole < total:
+            b.cond(b.icmp("eq", end, total), last)
 
     def _panel(
         self,
@@ -199,7 +189,13 @@ class Product:
         if self.pack_b:
             self._pack_b(bp, k, count, n, width)
         tile_of = self._rows_by_rows if self.by_vectors else self._tile
-        self._tiles(m, m_end, lambda at, rows: tile_of(a, bp, cp, m, at, rows, k, count, n, width))
+        self._strips(
+            self.m,
+            self.blocks.tile_rows,
+            m,
+            m_end,
+            lambda at, rows: tile_of(a, bp, cp, m, at, rows, k, count, n, width),
+        )
 
     # --- the tile ----------------------------------------------------------------------------
 
@@ -393,4 +389,4 @@ class Product:
 
             b.loop(0, count, column)
 
-        self._tiles(m, m_end, tile)
+        self._strips(self.m, self.blocks.tile_rows, m, m_end, tile)

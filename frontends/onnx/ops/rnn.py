@@ -117,6 +117,16 @@ def _with_bias(value: Any, *parts: Any) -> Any:
     return value
 
 
+def _projection(w: Any, bias: Any) -> Callable[[Any, int], Any]:
+    """Return the input's product for a direction, with both halves of the bias added."""
+
+    def project_input(value: Any, number: int) -> Any:
+        y = rnn.project(value, w[number])
+        return y if bias is None else _with_bias(y, *jnp.split(bias[number], 2))
+
+    return project_input
+
+
 @op("LSTM", 7)
 def lstm(
     node: Node,
@@ -131,10 +141,6 @@ def lstm(
 ) -> Any:
     """LSTM: w (directions, 4 * hidden, in), gates input, output, forget, cell."""
 
-    def project_input(value: Any, number: int) -> Any:
-        y = rnn.project(value, w[number])
-        return y if bias is None else _with_bias(y, *jnp.split(bias[number], 2))
-
     def make_step(number: int, functions: list[Any], states: tuple[Any, ...]) -> rnn.Step:
         return rnn.lstm_step(
             lambda h: rnn.project(h, r[number]),
@@ -147,7 +153,7 @@ def lstm(
     return run_recurrent(
         node,
         x,
-        project_input,
+        _projection(w, bias),
         make_step,
         hidden=r.shape[2],
         lengths=lengths,
@@ -211,17 +217,13 @@ def simple_rnn(
 ) -> Any:
     """RNN: w (directions, hidden, in)."""
 
-    def project_input(value: Any, number: int) -> Any:
-        y = rnn.project(value, w[number])
-        return y if bias is None else _with_bias(y, *jnp.split(bias[number], 2))
-
     def make_step(number: int, functions: list[Any], states: tuple[Any, ...]) -> rnn.Step:
         return rnn.simple_step(r[number], functions[0], clip=_bound(node))
 
     return run_recurrent(
         node,
         x,
-        project_input,
+        _projection(w, bias),
         make_step,
         hidden=r.shape[2],
         lengths=lengths,

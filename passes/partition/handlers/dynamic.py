@@ -9,6 +9,7 @@ import numpy as np
 from pai.dialects.mlir import ir
 from pai.dialects.types import numpy_dtype
 from pai.passes.partition.emit import Emitter, array_attr, tensor
+from pai.passes.partition.fetch import pad_both
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Factors, Rule, whole
 
@@ -38,7 +39,7 @@ def build_slice(site: Site) -> list[ir.Value]:
         split.append(factor)
         site.mask(0, [factor], zero)
         at = _local_start(site, 1 + dim, dim, sizes[dim])
-        site.operands[0] = _between(emit, site.operands[0], dim, sizes[dim])
+        site.operands[0] = pad_both(emit, site.operands[0], dim, sizes[dim])
         site.operands[1 + dim] = at
     _same_type(emit, site.operands, 1)
     out = site.clone(slice_sizes=array_attr(sizes))
@@ -66,7 +67,7 @@ def build_update(site: Site) -> list[ir.Value]:
         width = shape(site.operands[1])[dim]
         local = shape(site.operands[0])[dim]
         at = _local_start(site, 2 + dim, dim, width)
-        site.operands[0] = _between(emit, site.operands[0], dim, width)
+        site.operands[0] = pad_both(emit, site.operands[0], dim, width)
         site.operands[2 + dim] = at
         cuts.append((dim, width, local))
     _same_type(emit, site.operands, 2)
@@ -119,22 +120,6 @@ def _same_type(emit: Emitter, operands: list[ir.Value], first: int) -> None:
         if str(value.type) == "tensor<ui64>":
             value = _clamp(emit, value, 0, (1 << 63) - 1)
         operands[index] = value if value.type == i64 else emit.unary("convert", value, i64)
-
-
-def _between(emit: Emitter, value: ir.Value, dim: int, width: int) -> ir.Value:
-    """Put ``width`` zeros on both sides of a dimension."""
-    sizes = shape(value)
-    edge = [0] * len(sizes)
-    edge[dim] = width
-    sizes[dim] += 2 * width
-    element = value.type.element_type
-    attributes = {
-        "edge_padding_low": array_attr(edge),
-        "edge_padding_high": array_attr(edge),
-        "interior_padding": array_attr([0] * len(sizes)),
-    }
-    zero = emit.constant(tensor([], element), 0)
-    return emit.op("stablehlo.pad", [tensor(sizes, element)], [value, zero], attributes).result
 
 
 def _middle(emit: Emitter, value: ir.Value, dim: int, width: int, local: int) -> ir.Value:
