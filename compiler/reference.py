@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -11,22 +11,36 @@ from jaxlib import xla_client
 from pai.dialects.mlir import parse, to_text
 from pai.runtime.errors import PassFailure
 
+# Small programs spend their time in XLA's compiler: these options make it three to seven times
+# quicker. The arithmetic is the same, up to the contraction and order of sums.
+QUICK_COMPILE: Mapping[str, bool | int] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
-def run_reference(module_text: str, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+
+def run_reference(
+    module_text: str, inputs: Sequence[np.ndarray], options: Mapping[str, bool | int] | None = None
+) -> list[np.ndarray]:
     """Run ``@main`` of a StableHLO module on one XLA CPU device.
 
     Args:
         module_text: the module, as text.
         inputs: one array per argument, with ml_dtypes for the types NumPy lacks.
+        options: XLA's debug options by name, such as QUICK_COMPILE.
 
     Returns:
         One array per result.
     """
-    return run_reference_spmd(module_text, [list(inputs)])[0]
+    return run_reference_spmd(module_text, [list(inputs)], options)[0]
 
 
 def run_reference_spmd(
-    module_text: str, inputs: Sequence[Sequence[np.ndarray]]
+    module_text: str,
+    inputs: Sequence[Sequence[np.ndarray]],
+    options: Mapping[str, bool | int] | None = None,
 ) -> list[list[np.ndarray]]:
     """Run a local module, collectives included, on ``len(inputs)`` XLA CPU devices.
 
@@ -37,6 +51,7 @@ def run_reference_spmd(
     Args:
         module_text: the module, as text.
         inputs: per device, one array per argument.
+        options: XLA's debug options by name, such as QUICK_COMPILE.
 
     Returns:
         Per device, one array per result.
@@ -53,11 +68,12 @@ def run_reference_spmd(
         )
     if count > 1:
         module_text = _as_replicas(module_text)
-    options = xla_client.CompileOptions()
-    options.num_replicas = count
-    options.device_assignment = xla_client.DeviceAssignment.create(np.arange(count).reshape(-1, 1))
+    choices = xla_client.CompileOptions()
+    choices.num_replicas = count
+    choices.device_assignment = xla_client.DeviceAssignment.create(np.arange(count).reshape(-1, 1))
+    choices.env_option_overrides = list((options or {}).items())
     client = devices[0].client
-    executable = client.compile_and_load(module_text, devices[:count], options)
+    executable = client.compile_and_load(module_text, devices[:count], choices)
     mesh = jax.sharding.Mesh(np.array(devices[:count]), ("replica",))
     layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     with jax.enable_x64(True):

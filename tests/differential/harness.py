@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from pai.compiler.reference import run_reference, run_reference_spmd
+from pai.compiler.reference import QUICK_COMPILE, run_reference, run_reference_spmd
 from pai.dialects.mlir import context, func, ir, parse, to_text
 from pai.dialects.sdy import (
     set_argument_sharding,
     set_mesh,
     set_op_shardings,
+    set_result_sharding,
     sharding_attr,
 )
 from pai.passes.partition.localize import localize
@@ -47,6 +48,11 @@ def sharding_of(spec: Spec) -> Sharding:
     """Return a sharding from axis names per dimension, as JAX's PartitionSpec writes it."""
     dims = [(axes,) if isinstance(axes, str) else tuple(axes or ()) for axes in spec]
     return Sharding(tuple(tuple(AxisRef(name) for name in axes) for axes in dims))
+
+
+def as_sharding(spec: Spec | Sharding) -> Sharding:
+    """Return a spec as a sharding; a sharding, which may use sub-axes, stays as it is."""
+    return spec if isinstance(spec, Sharding) else sharding_of(spec)
 
 
 def shard(array: np.ndarray, sharding: Sharding, mesh: Mesh) -> list[np.ndarray]:
@@ -104,8 +110,14 @@ def lower(function: Any, arguments: Sequence[Any]) -> str:
         return jax.jit(function).lower(*arguments).as_text()
 
 
-def prepare(text: str, mesh: Mesh, specs: Sequence[Spec | None]) -> ir.Module:
-    """Parse, simplify and annotate a module."""
+def prepare(
+    text: str,
+    mesh: Mesh,
+    specs: Sequence[Spec | Sharding | None],
+    results: Sequence[Sharding | None] = (),
+    open_dims: Sequence[bool] = (),
+) -> ir.Module:
+    """Parse, simplify and annotate a module; arguments in ``open_dims`` may be split further."""
     module = parse(text, "test", context())
     Inline().run(module)
     Legalize().run(module)
@@ -115,7 +127,11 @@ def prepare(text: str, mesh: Mesh, specs: Sequence[Spec | None]) -> ir.Module:
     with module.context:
         for index, spec in enumerate(specs):
             if spec is not None:
-                set_argument_sharding(main, index, sharding_attr(sharding_of(spec)))
+                free = bool(open_dims) and open_dims[index]
+                set_argument_sharding(main, index, sharding_attr(as_sharding(spec), open=free))
+        for index, spec in enumerate(results):
+            if spec is not None:
+                set_result_sharding(main, index, sharding_attr(spec))
     return module
 
 
@@ -132,7 +148,8 @@ def check(
     text = program if isinstance(program, str) else lower(program, arguments)
     flat = flatten(arguments)
     local = partition(prepare(text, mesh, specs), mesh, strict=strict)
-    return run_and_compare(local, flat, run_reference(text, flat), tolerance)
+    expected = run_reference(text, flat, QUICK_COMPILE)
+    return run_and_compare(local, flat, expected, tolerance)
 
 
 def flatten(arguments: Sequence[Any]) -> list[np.ndarray]:
@@ -150,13 +167,8 @@ def run_and_compare(
     outcome = Outcome(local, to_text(local.module))
     mesh = local.mesh
     assert "sdy." not in outcome.text
-    shards = [
-        shard(array, sharding, mesh)
-        for array, sharding in zip(arguments, local.argument_shardings, strict=True)
-    ]
-    per_device = run_reference_spmd(
-        outcome.text, [[s[d] for s in shards] for d in range(mesh.num_devices)]
-    )
+    inputs = device_arguments(local, arguments)
+    per_device = run_reference_spmd(outcome.text, inputs, QUICK_COMPILE)
     for index, want in enumerate(expected):
         parts = [results[index] for results in per_device]
         got = unshard(parts, local.result_shardings[index], mesh, want.shape)
@@ -165,13 +177,22 @@ def run_and_compare(
     return outcome
 
 
+def device_arguments(local: LocalModule, arguments: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Return per device its shard of every argument."""
+    shards = [
+        shard(array, sharding, local.mesh)
+        for array, sharding in zip(arguments, local.argument_shardings, strict=True)
+    ]
+    return [[parts[device] for parts in shards] for device in range(local.mesh.num_devices)]
+
+
 def localize_raw(module: ir.Module, mesh: Mesh, pick: Any) -> LocalModule:
     """Localize with the sharding ``pick(rank)`` on every value, whatever Shardy would say."""
     with module.context:
         for block_op in _inner(module.operation):
             if block_op.results and block_op.name != "sdy.mesh":
                 ranks = [len(value.type.shape) for value in block_op.results]
-                attrs = [sharding_attr(sharding_of(pick(rank))) for rank in ranks]
+                attrs = [sharding_attr(as_sharding(pick(rank))) for rank in ranks]
                 set_op_shardings(block_op, attrs)
     out = localize(module, mesh=mesh)
     return LocalModule(module, mesh, out.arguments, out.results)
