@@ -18,3 +18,5 @@ if "benchmarks" not in sys.modules:
     module = importlib.util.module_from_spec(spec)
     sys.modules["benchmarks"] = module
     spec.loader.exec_module(module)
+
+sys.modules["benchmarks"].load_package("tests/models", "jax_models")
