@@ -6,11 +6,19 @@ that also report, and the pipelines here are their rewrites alone, for ``pai-opt
 
 from __future__ import annotations
 
+# Collectives of a local module: equal ones shared, those of what a loop does not change moved out,
+# sums reduced once, blocks scattered, accumulators reduced behind their loop, neighbours joined.
+COLLECTIVES = (
+    "pai-share-collectives,pai-hoist-collectives,pai-reassociate-collectives,"
+    "pai-scatter-collectives,pai-reassociate-collectives,pai-sink-collectives,"
+    "pai-share-collectives,pai-combine-collectives"
+)
+
 STAGES: dict[str, str] = {
     "simplify": "pai-inline,pai-legalize,pai-cse,pai-fold-constants,pai-dtype-cleanup,pai-cse,"
     "pai-dce",
     "strategy": "pai-auto-shard",
-    "partition": "pai-propagate,pai-localize,pai-optimize-collectives",
+    "partition": f"pai-propagate,pai-localize,{COLLECTIVES}",
     "fuse": "pai-fuse",
 }
 

@@ -12,7 +12,14 @@ REGISTRY: dict[str, str] = {
     "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
-    "pai-optimize-collectives": "pai.passes.partition.optimize_collectives:OptimizeCollectives",
+    "pai-share-collectives": "pai.passes.partition.collectives.share:ShareCollectives",
+    "pai-hoist-collectives": "pai.passes.partition.collectives.hoist:HoistCollectives",
+    "pai-scatter-collectives": "pai.passes.partition.collectives.scatter:ScatterCollectives",
+    "pai-reassociate-collectives": (
+        "pai.passes.partition.collectives.reassociate:ReassociateCollectives"
+    ),
+    "pai-sink-collectives": "pai.passes.partition.collectives.sink:SinkCollectives",
+    "pai-combine-collectives": "pai.passes.partition.collectives.combine:CombineCollectives",
     "pai-fold-transposes": "pai.passes.fuse.fold_transposes:FoldTransposes",
     "pai-fuse": "pai.passes.fuse.fusion:Fuse",
 }

@@ -12,7 +12,7 @@ from pai.dialects.types import numpy_dtype
 from pai.passes.partition.layout import Atoms, Grid
 
 # A device's block of a larger tensor is marked with the groups in which the devices, in this
-# order, take consecutive blocks along the dimension; pai-optimize-collectives reads it.
+# order, take consecutive blocks along the dimension; pai-scatter-collectives reads it.
 BLOCK_GROUPS = "pai.block_groups"
 BLOCK_DIM = "pai.block_dim"
 

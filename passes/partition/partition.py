@@ -8,11 +8,13 @@ from pathlib import Path
 from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import mesh_from_module, mesh_ops, set_mesh
 from pai.dialects.types import dtype_name, num_elements
+from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
+from pai.passes.partition.collectives.common import collectives
 from pai.passes.partition.localize import Localized, localize
-from pai.passes.partition.optimize_collectives import OptimizeCollectives, collectives
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport
+from pai.passes.pipelines import COLLECTIVES
 from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidSharding
 from pai.runtime.mesh import Mesh
@@ -55,7 +57,7 @@ def partition(
     Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit).run(module)
     out = localize(module, mesh=mesh, strict=strict)
     run_pipeline(module, CLEAN_UP)
-    OptimizeCollectives().run(module)
+    run_passes(module, COLLECTIVES)
     run_pipeline(module, CLEAN_UP)
     report = PartitionReport(collective_uses(module), tuple(out.replicated), _notes(out))
     return LocalModule(module, mesh, out.arguments, out.results, report)

@@ -7,10 +7,10 @@ import pytest
 
 from pai.dialects.mlir import ir, parse, to_text
 from pai.passes.partition import partition
+from pai.passes.partition.collectives.combine import CombineCollectives
 from pai.passes.partition.fetch import pieces, rounds
 from pai.passes.partition.isolation import run_isolated
 from pai.passes.partition.layout import Grid, prime_factors
-from pai.passes.partition.optimize_collectives import OptimizeCollectives
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.reshard import permutation
 from pai.passes.partition.rule import Rule, Vote, assign
@@ -211,7 +211,7 @@ def test_what_depends_on_a_combined_all_reduce_moves_below_it():
         + "\nreturn %u, %q : tensor<4xf32>, tensor<4xf32>\n}"
     )
     module = parse(text)
-    OptimizeCollectives().run(module)
+    CombineCollectives().run(module)
     assert module.operation.verify()
     main = module.body.operations[0].regions[0].blocks[0]
     names = [op.operation.name.removeprefix("stablehlo.") for op in main.operations]
