@@ -1,4 +1,4 @@
-"""lit: `lit tests/lit` runs pai-opt and filecheck over the .mlir files."""
+"""lit: `lit tests/lit` runs pai-opt, %run-partitioned and filecheck over the .mlir files."""
 
 import os
 import sys
@@ -24,3 +24,5 @@ for name in ("PYTHONPATH", "PAI_DEBUG"):
 bin_folder = os.path.dirname(sys.executable)  # noqa: PTH120
 config.environment["PATH"] = os.pathsep.join((bin_folder, os.environ["PATH"]))  # noqa: F821
 config.substitutions.append((r"(?<![\w/.-])pai-opt(?= )", f"{sys.executable} -P -m pai.opt"))  # noqa: F821
+runner = os.path.join(config.test_source_root, "run_partitioned.py")  # noqa: F821, PTH118
+config.substitutions.append(("%run-partitioned", f"{sys.executable} -P {runner}"))  # noqa: F821
