@@ -10,10 +10,10 @@ from pai.dialects.sdy import mesh_from_module, mesh_ops, set_mesh
 from pai.dialects.types import dtype_name, num_elements
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
-from pai.passes.partition.collectives.common import collectives
 from pai.passes.partition.localize import Localized, localize
 from pai.passes.partition.propagate import Propagate
-from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport
+from pai.passes.partition.report import LocalModule, PartitionReport
+from pai.passes.partition.traffic import collective_uses
 from pai.passes.pipelines import COLLECTIVES
 from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidSharding
@@ -68,26 +68,6 @@ def _one_device(module: ir.Module, mesh: Mesh) -> LocalModule:
     for op in list(mesh_ops(module)):
         op.operation.erase()
     return LocalModule(module, mesh, arguments, results)
-
-
-def collective_uses(module: ir.Module) -> tuple[CollectiveUse, ...]:
-    """Count the collectives of a local module by kind and group size."""
-    counts: dict[tuple[str, int], list[int]] = {}
-    for op in collectives(module):
-        size = 0
-        if "replica_groups" in op.attributes:
-            size = ir.ShapedType(op.attributes["replica_groups"].type).shape[1]
-        entry = counts.setdefault((op.name.removeprefix("stablehlo."), size), [0, 0])
-        entry[0] += 1
-        entry[1] += sum(_bytes(value) for value in op.results)
-    return tuple(
-        CollectiveUse(kind, count, size, group)
-        for (kind, group), (count, size) in sorted(counts.items())
-    )
-
-
-def _bytes(value: ir.Value) -> int:
-    return num_elements(value.type) * itemsize(dtype_name(value.type))
 
 
 def _notes(out: Localized) -> tuple[str, ...]:

@@ -14,15 +14,19 @@ class CollectiveUse:
 
     Args:
         kind: all_reduce, all_gather, reduce_scatter, all_to_all, collective_permute.
-        count: how many stand in the module (a loop body counts once).
+        count: how many one run starts; a loop that counts to a constant counts as often as it
+            runs, another one once.
         bytes_per_device: bytes of their results on one device, summed.
-        group_size: devices that take part in each group.
+        group_size: devices that take part in each group; 0 for a collective_permute.
+        moved_bytes: bytes that one device sends, on average, with bandwidth-optimal algorithms
+            (`traffic.moved`), summed.
     """
 
     kind: str
     count: int
     bytes_per_device: int
     group_size: int
+    moved_bytes: int = 0
 
 
 @dataclass(frozen=True)
