@@ -105,6 +105,7 @@ class Emitter:
         self.grid = grid
         self._cache: list[dict[Any, ir.Value]] = [{}]
         self._groups: dict[Atoms, ir.Attribute] = {}
+        self.routes: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # of `reshard`, by layouts
 
     def enter_block(self) -> None:
         """Start a block: values of shard numbers are shared within one block only."""

@@ -1,110 +1,207 @@
-"""Move a value from one layout to another with as few collectives as the layouts allow."""
+"""Move a value from one layout to another by the steps that send the fewest bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
+from pai.dialects.types import dtype_name
 from pai.passes.partition.emit import Emitter, tensor
-from pai.passes.partition.layout import Atoms, Grid, Layout, common_prefix, used
+from pai.passes.partition.layout import Atoms, Grid, Layout, used
+from pai.runtime.dtypes import itemsize
+
+COLLECTIVE_BYTES = 64  # what a further collective may cost in place of bytes
+SLICE_BYTES = 1
+MOST_PERMUTATIONS = 120
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a reshard, to ``layout``.
+
+    Args:
+        kind: slice, gather, exchange (all_to_all) or permute.
+        layout: what the step leads to.
+        dim: the dimension cut or gathered; of an exchange the one that is gathered.
+        atoms: what it is cut or gathered along.
+        split: of an exchange, the dimension that is cut.
+        cost: bytes that a device sends, and a little for the step itself.
+    """
+
+    kind: str
+    layout: Layout
+    dim: int = 0
+    atoms: Atoms = ()
+    split: int = 0
+    cost: float = 0.0
 
 
 def reshard(
     emitter: Emitter, value: ir.Value, shape: Sequence[int], source: Layout, target: Layout
 ) -> ir.Value:
-    """Return ``value``, a shard of a tensor of global ``shape``, in another layout.
-
-    In order: nothing, one collective_permute when the blocks are the same, free slices,
-    all_to_all, all_gather, the remaining slices. A dimension that its shards do not divide is
-    gathered whole before it is cut again, for its blocks do not nest.
-    """
+    """Return ``value``, a shard of a tensor of global ``shape``, in another layout."""
     if source == target:
         return value
-    grid = emitter.grid
     if 0 in shape:
-        local = tensor(grid.local_shape(shape, target), value.type.element_type)
+        local = tensor(emitter.grid.local_shape(shape, target), value.type.element_type)
         return emitter.constant(local, 0)
-    if all(grid.count(a) == grid.count(b) for a, b in zip(source, target, strict=True)):
-        return _permute(emitter, value, source, target)
-    current = list(source)
-    value = _slice(emitter, value, shape, current, target)
-    value = _exchange(emitter, value, shape, current, target)
-    value = _gather(emitter, value, shape, current, target)
-    return _slice(emitter, value, shape, current, target)
+    width = itemsize(dtype_name(value.type))
+    key = (tuple(shape), width, source, target)
+    steps = emitter.routes.get(key)
+    if steps is None:
+        steps = emitter.routes[key] = route(emitter.grid, shape, width, source, target)
+    current = source
+    for step in steps:
+        value = _EMIT[step.kind](emitter, value, shape, current, step)
+        current = step.layout
+    return value
 
 
-def _nests(grid: Grid, size: int, outer: Atoms, inner: Atoms) -> bool:
-    """Whether the blocks along ``inner``, which extends ``outer``, divide those of ``outer``."""
-    return not outer or size % grid.count(inner) == 0
+def route(
+    grid: Grid, shape: Sequence[int], width: int, source: Layout, target: Layout
+) -> tuple[Step, ...]:
+    """Return the cheapest steps from ``source`` to ``target`` (Dijkstra's algorithm).
 
-
-def _slice(
-    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: list[Atoms], target: Layout
-) -> ir.Value:
-    for dim, (have, want) in enumerate(zip(list(current), target, strict=True)):
-        extra = want[len(have) :]
-        if not extra or want[: len(have)] != have or used(tuple(current)) & set(extra):
+    Args:
+        grid: the devices.
+        shape: global shape, no size 0.
+        width: bytes of an element.
+        source: the layout now.
+        target: the layout wanted.
+    """
+    order = itertools.count()
+    heap: list[tuple[float, int, Layout, tuple[Step, ...]]] = [(0.0, next(order), source, ())]
+    done: set[Layout] = set()
+    while True:
+        cost, _, layout, steps = heapq.heappop(heap)
+        if layout == target:
+            return steps
+        if layout in done:
             continue
-        if _nests(emitter.grid, shape[dim], have, want):
-            value = emitter.block(value, dim, extra)
-            current[dim] = want
-    return value
+        done.add(layout)
+        for step in _steps(grid, shape, width, layout, target):
+            if step.layout not in done:
+                entry = (cost + step.cost, next(order), step.layout, (*steps, step))
+                heapq.heappush(heap, entry)
 
 
-def _exchange(
-    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: list[Atoms], target: Layout
-) -> ir.Value:
-    grid = emitter.grid
-    for split in range(len(current)):
-        for concat in range(len(current)):
-            moved = _moved(current, target, split, concat)
-            if not moved:
+def _steps(
+    grid: Grid, shape: Sequence[int], width: int, layout: Layout, target: Layout
+) -> Iterator[Step]:
+    size = width * math.prod(grid.local_shape(shape, layout))
+    for dim in range(len(shape)):
+        yield from _slices(grid, shape, layout, target, dim)
+        for length in range(1, len(layout[dim]) + 1):
+            keep, atoms = layout[dim][:-length], layout[dim][-length:]
+            if not _joins(grid, shape[dim], keep, atoms):
                 continue
-            taken = current[split] + moved
-            if shape[split] % grid.count(taken) or shape[concat] % grid.count(current[concat]):
-                continue
-            value = emitter.all_to_all(value, split, concat, moved)
-            current[concat] = current[concat][: -len(moved)]
-            current[split] = taken
-    return value
+            others = grid.count(atoms) - 1
+            gathered = _with(layout, dim, keep)
+            yield Step("gather", gathered, dim, atoms, cost=COLLECTIVE_BYTES + size * others)
+            cost = COLLECTIVE_BYTES + size * others / (others + 1)
+            for split in range(len(shape)):
+                wanted = split != dim and set(atoms) <= set(target[split])
+                if wanted and _cuts(grid, shape[split], layout[split], atoms):
+                    moved = _with(gathered, split, layout[split] + atoms)
+                    yield Step("exchange", moved, dim, atoms, split, cost)
+    for permuted in _permuted(grid, layout, target):
+        yield Step("permute", permuted, cost=COLLECTIVE_BYTES + size)
 
 
-def _moved(current: list[Atoms], target: Layout, split: int, concat: int) -> Atoms:
-    """Return the atoms at the end of dim ``concat`` that dim ``split`` needs next."""
-    have, want = current[split], target[split]
-    if split == concat or want[: len(have)] != have:
-        return ()
-    needs = want[len(have) :]
-    for length in range(len(needs), 0, -1):
-        atoms = needs[:length]
-        rest = current[concat][: len(current[concat]) - length]
-        if current[concat][len(rest) :] == atoms and target[concat][: len(rest)] == rest:
-            return atoms
-    return ()
+def _slices(
+    grid: Grid, shape: Sequence[int], layout: Layout, target: Layout, dim: int
+) -> Iterator[Step]:
+    """Cut a dimension along atoms it is to have: the next ones, or one that is out of order."""
+    have, want = layout[dim], target[dim]
+    free = set(want) - used(layout)
+    choices = {(atom,) for atom in free}
+    if want[: len(have)] == have:
+        rest = want[len(have) :]
+        choices |= {rest[:n] for n in range(1, len(rest) + 1) if set(rest[:n]) <= free}
+    for atoms in sorted(choices):
+        if _cuts(grid, shape[dim], have, atoms):
+            yield Step("slice", _with(layout, dim, have + atoms), dim, atoms, cost=SLICE_BYTES)
 
 
-def _gather(
-    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: list[Atoms], target: Layout
+def _permuted(grid: Grid, layout: Layout, target: Layout) -> Iterator[Layout]:
+    """Yield the layouts whose blocks are the same, on other devices."""
+    slots = [atom for atoms in layout for atom in atoms]
+    pool = sorted(set(slots) | used(target))
+    if math.perm(len(pool), len(slots)) > MOST_PERMUTATIONS:
+        if all(grid.count(a) == grid.count(b) for a, b in zip(layout, target, strict=True)):
+            yield target
+        return
+    sizes = [grid.atoms[atom].size for atom in slots]
+    for choice in itertools.permutations(pool, len(slots)):
+        if list(choice) != slots and [grid.atoms[atom].size for atom in choice] == sizes:
+            rest = iter(choice)
+            yield tuple(tuple(itertools.islice(rest, len(atoms))) for atoms in layout)
+
+
+def _cuts(grid: Grid, size: int, have: Atoms, atoms: Atoms) -> bool:
+    """Whether each block along ``have`` is cut into whole blocks along ``have + atoms``."""
+    local = -(-size // grid.count(have))
+    return not have or local % grid.count(atoms) == 0
+
+
+def _joins(grid: Grid, size: int, keep: Atoms, atoms: Atoms) -> bool:
+    """Whether blocks along ``keep + atoms`` make up those along ``keep``; a whole may be cut."""
+    return not keep or _cuts(grid, size, keep, atoms)
+
+
+def _with(layout: Layout, dim: int, atoms: Atoms) -> Layout:
+    return (*layout[:dim], atoms, *layout[dim + 1 :])
+
+
+def _emit_slice(
+    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
 ) -> ir.Value:
-    for dim, (have, want) in enumerate(zip(list(current), target, strict=True)):
-        keep = common_prefix(have, want)
-        if not _nests(emitter.grid, shape[dim], keep, have) or not _nests(
-            emitter.grid, shape[dim], keep, want
-        ):
-            keep = ()
-        if keep != have:
-            value = emitter.all_gather(value, dim, have[len(keep) :])
-            if not keep:
-                value = emitter.cut_end(value, dim, shape[dim])
-            current[dim] = keep
-    return value
+    return emitter.block(value, step.dim, step.atoms)
 
 
-def _permute(emitter: Emitter, value: ir.Value, source: Layout, target: Layout) -> ir.Value:
-    pairs = permutation(emitter.grid, source, target)
+def _emit_gather(
+    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
+) -> ir.Value:
+    value = emitter.all_gather(value, step.dim, step.atoms)
+    return _unpad(emitter, value, shape, step)
+
+
+def _emit_exchange(
+    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
+) -> ir.Value:
+    count = emitter.grid.count(step.atoms)
+    local = -(-value.type.shape[step.split] // count)
+    value = emitter.pad_end(value, step.split, local * count)
+    value = emitter.all_to_all(value, step.split, step.dim, step.atoms)
+    return _unpad(emitter, value, shape, step)
+
+
+def _unpad(emitter: Emitter, value: ir.Value, shape: Sequence[int], step: Step) -> ir.Value:
+    """Cut off the padding of a dimension that is whole now."""
+    if step.layout[step.dim]:
+        return value
+    return emitter.cut_end(value, step.dim, shape[step.dim])
+
+
+def _emit_permute(
+    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
+) -> ir.Value:
+    pairs = permutation(emitter.grid, current, step.layout)
     if all(a == b for a, b in pairs):
         return value
     return emitter.collective_permute(value, pairs)
+
+
+_EMIT: dict[str, Callable[[Emitter, ir.Value, Sequence[int], Layout, Step], ir.Value]] = {
+    "slice": _emit_slice,
+    "gather": _emit_gather,
+    "exchange": _emit_exchange,
+    "permute": _emit_permute,
+}
 
 
 def permutation(grid: Grid, source: Layout, target: Layout) -> list[tuple[int, int]]:
