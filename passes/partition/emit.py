@@ -99,10 +99,14 @@ class Emitter:
 
     Args:
         grid: the devices.
+
+    Attributes:
+        gathered: types, before and after, of values that fetching had to gather.
     """
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
+        self.gathered: list[tuple[ir.Type, ir.Type]] = []
         self._cache: list[dict[Any, ir.Value]] = [{}]
         self._groups: dict[Atoms, ir.Attribute] = {}
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pai.dialects.mlir import ir, sdy
 from pai.dialects.sdy import SHARDING, mesh_from_module, mesh_ops, sharding_from_attr
-from pai.dialects.types import dtype_name, is_static_tensor
+from pai.dialects.types import dtype_name, is_static_tensor, num_elements
 from pai.passes.base import Pass
 from pai.passes.partition.annotations import (
     SHARDING_ATTRIBUTES,
@@ -47,6 +47,7 @@ COLLECTIVES = frozenset(
 )
 
 
+RESHARDS = frozenset({"sdy.reshard", "sdy.all_gather", "sdy.all_to_all", "sdy.collective_permute"})
 GSPMD_TARGETS = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
@@ -263,7 +264,10 @@ class Localizer:
         if rule is None:
             handler = REPLICATE
             rule = handler.rule(op) or Rule()
-        operands = list(op.operands)
+        operands = [
+            _before_reshards(value) if index in rule.through else value
+            for index, value in enumerate(op.operands)
+        ]
         have = [self.values[value][1] for value in operands]
         wanted = self.layouts(op, SHARDING, op.results)
         if not any(map(any, have)) and not any(map(any, wanted)):
@@ -274,7 +278,9 @@ class Localizer:
         self._account(op, have, need)
         locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
         site = Site(op, rule, list(axes), locals_, self.emit)
-        for index, local in enumerate(handler.build(site)):
+        results = handler.build(site)
+        self._account_fetched(op)
+        for index, local in enumerate(results):
             self.values[op.results[index]] = (local, site.layout(index))
             if site.layout(index) != wanted[index]:
                 value = op.results[index]
@@ -305,8 +311,22 @@ class Localizer:
         for value, before, after in zip(op.operands, have, need, strict=True):
             if before != after:
                 extra += max(0, self._bytes(value, after) - self._bytes(value, before))
-        if not extra:
-            return
+        if extra:
+            self._replicate(op, extra)
+
+    def _account_fetched(self, op: ir.Operation) -> None:
+        """Record what the building of ``op`` gathered for want of a cheaper way."""
+        sizes = [
+            num_elements(kind) * itemsize(dtype_name(kind)) * sign
+            for types in self.emit.gathered
+            for kind, sign in zip(types, (-1, 1), strict=True)
+        ]
+        self.emit.gathered.clear()
+        if sizes:
+            self._replicate(op, sum(sizes))
+
+    def _replicate(self, op: ir.Operation, extra: int) -> None:
+        """Record bytes beyond the shards that ``op`` needs; refuse them in strict mode."""
         if self.strict:
             raise InvalidSharding(
                 f"{op.name} has no sharded form for the way its operands are split",
@@ -320,6 +340,13 @@ class Localizer:
         for dim in self.grid.local_shape(value.type.shape, layout):
             size *= dim
         return size
+
+
+def _before_reshards(value: ir.Value) -> ir.Value:
+    """Return what ``value`` was before it was laid out otherwise."""
+    while not isinstance(value, ir.BlockArgument) and value.owner.name in RESHARDS:
+        value = value.owner.operands[0]
+    return value
 
 
 def _rank(value: ir.Value) -> int:
