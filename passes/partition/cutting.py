@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -58,9 +59,7 @@ def cut(
     return emit.op("stablehlo.slice", [type_], [value], attributes).result
 
 
-def dynamic_cut(
-    emit: Emitter, value: ir.Value, dim: int, start: ir.Value, length: int
-) -> ir.Value:
+def dynamic_cut(emit: Emitter, value: ir.Value, dim: int, start: ir.Value, length: int) -> ir.Value:
     """Keep ``length`` elements of a dimension from the i32 scalar ``start`` on."""
     shape = list(value.type.shape)
     if shape[dim] == length:
@@ -111,14 +110,14 @@ def join(emit: Emitter, parts: Sequence[ir.Value], dim: int) -> ir.Value:
     return emit.op("stablehlo.concatenate", [type_], list(parts), attributes).result
 
 
-def entry(emit: Emitter, column: Sequence[int], atoms: Atoms) -> ir.Value:
+def entry(emit: Emitter, column: Iterable[int], atoms: Atoms) -> ir.Value:
     """Return, as an i32 scalar, the entry of ``column`` of this device's shard along ``atoms``.
 
     A progression is computed, anything else looked up.
     """
     values = [int(value) for value in column]
     step = values[1] - values[0] if len(values) > 1 else 0
-    if any(b - a != step for a, b in zip(values, values[1:], strict=False)):
+    if any(b - a != step for a, b in itertools.pairwise(values)):
         return _looked_up(emit, values, atoms)
     if not step:
         return emit.scalar(values[0])
@@ -136,7 +135,7 @@ def _looked_up(emit: Emitter, values: Sequence[int], atoms: Atoms) -> ir.Value:
 
 
 def choose(emit: Emitter, mask: ir.Value, value: ir.Value, fill: ir.Value) -> ir.Value:
-    """Keep ``value`` where ``mask``, a scalar or of the same shape, is true, else scalar ``fill``."""
+    """Keep ``value`` where ``mask``, a scalar or of the same shape, is true, else ``fill``."""
     sizes = list(value.type.shape)
     whole = mask if mask.type.rank == len(sizes) else emit.broadcast(mask, sizes, [])
     return emit.select(whole, value, emit.broadcast(fill, sizes, []))

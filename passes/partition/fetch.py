@@ -17,6 +17,7 @@ is taken:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,7 +152,7 @@ def _halo(
     left, right = wish.reach()
     local, count = wish.local, len(wish.starts)
     parts = []
-    for hop in range(-(-(-left // local)), -(-right // local) + 1):
+    for hop in range(-math.ceil(left / local), math.ceil(right / local) + 1):
         begin = max(0, -left - hop * local)
         end = min(local, right + local - hop * local)
         part = cut(emit, value, dim, begin, end)

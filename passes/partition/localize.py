@@ -47,7 +47,6 @@ COLLECTIVES = frozenset(
 )
 
 
-RESHARDS = frozenset({"sdy.reshard", "sdy.all_gather", "sdy.all_to_all", "sdy.collective_permute"})
 GSPMD_TARGETS = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
@@ -254,8 +253,11 @@ class Localizer:
     def _reshard(self, op: ir.Operation) -> None:
         # The handlers return complete values, so an sdy.all_reduce only says a layout here.
         (target,) = self.layouts(op, SHARDING_ATTRIBUTES[op.name][0], op.results)
-        source = op.operands[0]
-        self.values[op.results[0]] = (self.get(source, target), target)
+        source, result = op.operands[0], op.results[0]
+        if op.name == "sdy.reshard" and _only_passed_through(result):
+            self.values[result] = self.values[source]
+            return
+        self.values[result] = (self.get(source, target), target)
 
     def _compute(self, op: ir.Operation) -> None:
         self._check(op)
@@ -264,10 +266,7 @@ class Localizer:
         if rule is None:
             handler = REPLICATE
             rule = handler.rule(op) or Rule()
-        operands = [
-            _before_reshards(value) if index in rule.through else value
-            for index, value in enumerate(op.operands)
-        ]
+        operands = list(op.operands)
         have = [self.values[value][1] for value in operands]
         wanted = self.layouts(op, SHARDING, op.results)
         if not any(map(any, have)) and not any(map(any, wanted)):
@@ -342,11 +341,12 @@ class Localizer:
         return size
 
 
-def _before_reshards(value: ir.Value) -> ir.Value:
-    """Return what ``value`` was before it was laid out otherwise."""
-    while not isinstance(value, ir.BlockArgument) and value.owner.name in RESHARDS:
-        value = value.owner.operands[0]
-    return value
+def _only_passed_through(value: ir.Value) -> bool:
+    """Whether every user of a reshard's result would rather have it as it was before."""
+    return all(
+        use.operand_number in HANDLERS.get(use.owner.operation.name, REPLICATE).through
+        for use in value.uses
+    )
 
 
 def _rank(value: ir.Value) -> int:

@@ -24,7 +24,6 @@ class Rule:
         sizes: size of each factor.
         even: factors that may only be split evenly.
         follow: factors split only where an operand is, for their shards fetch from each other.
-        through: operands that are taken from before a reshard: Shardy gathers them needlessly.
         operands: per operand, per dimension, its factors.
         results: per result, per dimension, its factors.
     """
@@ -32,7 +31,6 @@ class Rule:
     sizes: list[int] = field(default_factory=list)
     even: set[int] = field(default_factory=set)
     follow: set[int] = field(default_factory=set)
-    through: set[int] = field(default_factory=set)
     operands: list[list[Factors]] = field(default_factory=list)
     results: list[list[Factors]] = field(default_factory=list)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from pai.dialects.mlir import ir
 from pai.dialects.types import numpy_dtype
-from pai.passes.partition.emit import Emitter, array_attr, tensor
 from pai.passes.partition.cutting import pad_edges
+from pai.passes.partition.emit import Emitter, array_attr, tensor
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Factors, Rule, whole
 

@@ -96,7 +96,9 @@ def build_window(site: Site) -> list[ir.Value]:
         if kind and scanning(window, sizes[dim]):
             _mask(site, factors, kind)
             dimensions[dim] = local[dim]
-            left[dim] = Remainder(*(min(edge, local[dim] - 1) for edge in (window.low, window.high)))
+            left[dim] = Remainder(
+                *(min(edge, local[dim] - 1) for edge in (window.low, window.high))
+            )
             scans.append((dim, window.low == 0))
         elif kind and covering(window, sizes[dim], counts[dim]):
             _mask(site, factors, kind)

@@ -45,7 +45,6 @@ def select_and_scatter_rule(op: ir.Operation) -> Rule:
                 out.follow |= set(operand[dim])
     out.operands = [operand, source, whole(0)]
     out.results = [operand]
-    out.through = {1}
     return out
 
 
@@ -96,9 +95,7 @@ def build_select_and_scatter(site: Site) -> list[ir.Value]:
         ):
             size = shape(site.op.operands[operand])[dim]
             value = site.operands[operand]
-            site.operands[operand] = fetch(
-                emit, value, dim, atoms, size, begins, length, fill
-            )
+            site.operands[operand] = fetch(emit, value, dim, atoms, size, begins, length, fill)
         done.append((dim, part))
     (out,) = site.clone(types=[site.operands[0].type])
     for dim, part in done:
@@ -113,5 +110,6 @@ def build_select_and_scatter(site: Site) -> list[ir.Value]:
 
 
 register(
-    Handler(select_and_scatter_rule, build_select_and_scatter), "stablehlo.select_and_scatter"
+    Handler(select_and_scatter_rule, build_select_and_scatter, through=(0, 1)),
+    "stablehlo.select_and_scatter",
 )

@@ -38,7 +38,7 @@ class Window:
     high: int = 0
     base_dilation: int = 1
     dilation: int = 1
-    reversed: bool = False
+    reversed: int = 0
 
     @property
     def extent(self) -> int:
@@ -109,9 +109,7 @@ def fetch_positions(
     emit, atoms = site.emit, site.split(operand, dim)
     size = shape(site.op.operands[operand])[dim]
     firsts = [-(-begin // base_dilation) for begin in begins]
-    leads = [
-        first * base_dilation - begin for first, begin in zip(firsts, begins, strict=True)
-    ]
+    leads = [first * base_dilation - begin for first, begin in zip(firsts, begins, strict=True)]
     counts = [(span - lead - 1) // base_dilation + 1 for lead in leads]
     length = max(1, *counts)
     value = fetch(emit, site.operands[operand], dim, atoms, size, firsts, length, fill)
