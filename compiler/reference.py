@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxlib import xla_client
 
-from pai.dialects.mlir import parse, to_text
+from pai.dialects.mlir import ir, parse, to_text
+from pai.passes.rewrite import walk
 from pai.runtime.errors import PassFailure
 
 # Small programs spend their time in XLA's compiler: these options make it three to seven times
@@ -98,18 +99,29 @@ def run_reference_spmd(
 
 
 def _as_replicas(module_text: str) -> str:
-    """Return the text with partition ids read as replica ids and without channels."""
+    """Return the text with partition ids read as replica ids and without channels.
+
+    All_gathers of several values become one each: XLA's CPU backend concatenates the blocks of
+    such a one in memory, whatever its dimension.
+    """
     module = parse(module_text, "reference")
-
-    def visit(op: object) -> None:
-        attributes = op.attributes  # type: ignore[attr-defined]
+    for op in list(walk(module.operation)):
         for name in ("channel_handle", "channel_id", "use_global_device_ids"):
-            if name in attributes:
-                del attributes[name]
-        for region in op.regions:  # type: ignore[attr-defined]
-            for block in region.blocks:
-                for inner in block.operations:
-                    visit(inner.operation)
-
-    visit(module.operation)
+            if name in op.attributes:
+                del op.attributes[name]
+        if op.name == "stablehlo.all_gather" and len(op.operands) > 1:
+            _split(op)
     return to_text(module).replace("stablehlo.partition_id", "stablehlo.replica_id")
+
+
+def _split(op: ir.Operation) -> None:
+    """Replace a collective of several values by one for each."""
+    names = [getattr(named, "name", named) for named in op.attributes]
+    attributes = {name: op.attributes[name] for name in names}
+    with op.location, ir.InsertionPoint(op):
+        for operand, result in zip(op.operands, op.results, strict=True):
+            new = ir.Operation.create(
+                op.name, results=[result.type], operands=[operand], attributes=attributes
+            )
+            result.replace_all_uses_with(new.results[0])
+    op.erase()
