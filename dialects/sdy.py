@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pai.dialects.mlir import ir, sdy
+from pai.dialects.mlir import ir, run_pipeline, sdy
 from pai.runtime.errors import InvalidSharding
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
@@ -33,20 +33,10 @@ def mesh_ops(module: ir.Module) -> Iterator[ir.OpView]:
 
 
 def mesh_from_attr(attr: ir.Attribute) -> Mesh:
-    """Return the mesh of an ``sdy.mesh`` attribute.
-
-    Raises:
-        InvalidSharding: when the devices are listed in another order than row-major.
-    """
+    """Return the mesh of an ``sdy.mesh`` attribute, with its order of devices."""
     mesh_attr = sdy.MeshAttr(attr)
     axes = tuple((a.name, a.size) for a in map(sdy.MeshAxisAttr, mesh_attr.axes))
-    devices = list(mesh_attr.device_ids)
-    if axes and devices and devices != list(range(len(devices))):
-        raise InvalidSharding(
-            f"the mesh lists its devices in the order {devices}",
-            hint="renumber the devices so that the mesh is row-major",
-        )
-    return Mesh(axes)
+    return Mesh(axes, tuple(mesh_attr.device_ids) if axes else ())
 
 
 def mesh_from_module(module: ir.Module) -> Mesh | None:
@@ -73,7 +63,15 @@ def mesh_from_module(module: ir.Module) -> Mesh | None:
 def mesh_attr(mesh: Mesh, ctx: ir.Context | None = None) -> ir.Attribute:
     """Return ``#sdy.mesh<["x"=2, ...]>`` for a mesh."""
     axes = [sdy.MeshAxisAttr.get(name, size, context=ctx) for name, size in mesh.axes]
-    return sdy.MeshAttr.get(axes, context=ctx)
+    return sdy.MeshAttr.get(axes, list(mesh.device_ids), context=ctx)
+
+
+def lift_meshes(module: ir.Module) -> None:
+    """Give meshes that stand inside shardings a name, and equal meshes one, in place."""
+    run_pipeline(module, "sdy-lift-inlined-meshes")
+    for op in mesh_ops(module):
+        if "stablehlo.mesh" in op.attributes:  # a copy of the mesh that nothing here reads
+            del op.attributes["stablehlo.mesh"]
 
 
 def set_mesh(module: ir.Module, mesh: Mesh, name: str = "mesh") -> None:

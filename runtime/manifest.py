@@ -101,6 +101,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
             "features": list(manifest.features),
         },
         "mesh": [list(axis) for axis in manifest.mesh.axes],
+        **({"device_ids": list(ids)} if (ids := manifest.mesh.device_ids) else {}),
         "arguments": [_tensor_to_json(spec) for spec in manifest.arguments],
         "results": [_tensor_to_json(spec) for spec in manifest.results],
         "kernels": {name: vars(kernel) for name, kernel in manifest.kernels.items()},
@@ -138,7 +139,7 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
             str(target["arch"]),
             str(target["level"]),
             tuple(map(str, target["features"])),
-            mesh := Mesh(tuple((str(name), int(size)) for name, size in data["mesh"])),
+            mesh := _mesh_from_json(data),
             tuple(_tensor_from_json(item, mesh) for item in data["arguments"]),
             tuple(_tensor_from_json(item, mesh) for item in data["results"]),
             {str(name): _kernel_from_json(item) for name, item in data["kernels"].items()},
@@ -148,6 +149,11 @@ def manifest_from_json(data: Any, where: str) -> Manifest:
         raise
     except Exception as error:
         raise PackageError(f"the manifest is damaged ({error!r})", where) from error
+
+
+def _mesh_from_json(data: Any) -> Mesh:
+    axes = tuple((str(name), int(size)) for name, size in data["mesh"])
+    return Mesh(axes, tuple(map(int, data.get("device_ids", ()))))
 
 
 def _kernel_from_json(item: Any) -> KernelSpec:

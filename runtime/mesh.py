@@ -10,24 +10,38 @@ from pai.runtime.errors import InvalidSharding
 
 @dataclass(frozen=True)
 class Mesh:
-    """Named axes over ``num_devices`` devices, row-major: the last axis varies fastest.
+    """Named axes over ``num_devices`` devices; positions are row-major: the last axis is fastest.
 
     Args:
         axes: (name, size) pairs, outermost first. An empty tuple is one device.
+        device_ids: the device at each position; empty where the device is the position.
     """
 
     axes: tuple[tuple[str, int], ...] = ()
+    device_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Reject duplicate names and sizes below one."""
+        """Reject duplicate names, sizes below one and device ids that name no device or two."""
         names = [name for name, _ in self.axes]
         if len(set(names)) != len(names) or any(size < 1 for _, size in self.axes):
             raise InvalidSharding(f"mesh axes {self.axes} repeat a name or have a size below 1")
+        if self.device_ids == tuple(range(self.num_devices)):
+            object.__setattr__(self, "device_ids", ())
+        if self.device_ids and sorted(self.device_ids) != list(range(self.num_devices)):
+            raise InvalidSharding(
+                f"the mesh of {self.num_devices} devices lists the devices {list(self.device_ids)}",
+                hint=f"list each of 0 to {self.num_devices - 1} once, or leave the list out",
+            )
 
     @property
     def num_devices(self) -> int:
         """The number of devices."""
         return math.prod(size for _, size in self.axes)
+
+    def __str__(self) -> str:
+        """Return the axes as ``{'x': 2, 'y': 4}``, and the devices if in another order."""
+        order = f" with the devices {list(self.device_ids)}" if self.device_ids else ""
+        return f"{dict(self.axes)}{order}"
 
     def size(self, axis: str) -> int:
         """Return the size of ``axis``; raises InvalidSharding when it is not of this mesh."""
@@ -36,11 +50,16 @@ class Mesh:
                 return size
         raise InvalidSharding(f"mesh {self.axes} has no axis '{axis}'")
 
+    def position(self, device: int) -> int:
+        """Return the row-major position of ``device``."""
+        return self.device_ids.index(device) if self.device_ids else device
+
     def coordinates(self, device: int) -> dict[str, int]:
         """Return the coordinate of ``device`` on each axis."""
         out: dict[str, int] = {}
+        rest = self.position(device)
         for name, size in reversed(self.axes):
-            device, out[name] = divmod(device, size)
+            rest, out[name] = divmod(rest, size)
         return out
 
 

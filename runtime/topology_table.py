@@ -104,6 +104,14 @@ class Table:
             raise self.error(key, f"must be {kind}, not {value!r}")
         return tuple(value)
 
+    def integers(self, key: str, default: Any = REQUIRED) -> tuple[int, ...]:
+        """Return a list of whole numbers."""
+        kind = "a list of whole numbers"
+        value = self.get(key, default, (list, tuple), kind)
+        if not all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+            raise self.error(key, f"must be {kind}, not {value!r}")
+        return tuple(value)
+
     def boolean(self, key: str, default: Any = REQUIRED) -> bool:
         """Return true or false."""
         return bool(self.get(key, default, (bool,), "true or false"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pai.dialects.mlir import context, ir, parse, stablehlo, to_text
 from pai.dialects.program import Program
+from pai.dialects.sdy import lift_meshes
 from pai.frontends.stablehlo import check_syntax, checks
 from pai.frontends.stablehlo.entry import choose_main
 from pai.frontends.stablehlo.foreign import normalize
@@ -39,6 +40,7 @@ def load(path_or_text: str | bytes | Path, shapes: Sequence[str] = ()) -> Progra
     module = _parse(data, source)
     normalize(module, source)
     choose_main(module, source)
+    lift_meshes(module)
     if checks.has_checks(module):
         checks.lower_checks(module)
     bind_shapes(module, shapes, source)

@@ -99,10 +99,14 @@ class Emitter:
 
     Args:
         grid: the devices.
+
+    Attributes:
+        gathered: types, before and after, of values that fetching had to gather.
     """
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
+        self.gathered: list[tuple[ir.Type, ir.Type]] = []
         self._cache: list[dict[Any, ir.Value]] = [{}]
         self._groups: dict[Atoms, ir.Attribute] = {}
         self.routes: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # of `reshard`, by layouts
@@ -190,7 +194,8 @@ class Emitter:
         if "device" not in self._cache[-1]:
             ui32 = tensor([], ir.IntegerType.get_unsigned(32))
             device = self.op("stablehlo.partition_id", [ui32], []).result
-            self._cache[-1]["device"] = self.unary("convert", device, i32)
+            place = self._look_up(device) if self.grid.table else self.unary("convert", device, i32)
+            self._cache[-1]["device"] = place
         device = self._cache[-1]["device"]
         total: ir.Value | None = None
         for stride, size in self.grid.runs(atoms):
@@ -204,6 +209,15 @@ class Emitter:
             else:
                 total = self.binary("add", self.binary("multiply", total, self.scalar(size)), part)
         return self.scalar(0) if total is None else total
+
+    def _look_up(self, device: ir.Value) -> ir.Value:
+        """Return the place of a device whose number says nothing about it."""
+        attr = ir.DenseElementsAttr.get(np.array(self.grid.table, np.int32))
+        table = self.op("stablehlo.constant", [attr.type], [], {"value": attr}).result
+        row = tensor([1], attr.type.element_type)
+        attributes = {"slice_sizes": array_attr([1])}
+        entry = self.op("stablehlo.dynamic_slice", [row], [table, device], attributes).result
+        return self.unary("reshape", entry, tensor([], row.element_type))
 
     def offset(self, atoms: Atoms, local: int) -> ir.Value:
         """Return where this device's shard of ``local`` elements begins, an i32 scalar."""

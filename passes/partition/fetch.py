@@ -1,60 +1,66 @@
 """Give each device an interval of a sharded dimension: slices, pads, reversals, halos.
 
-Device shard d wants elements [starts[d], starts[d] + length) of the global dimension. Each piece
-of it that another shard holds travels by collective_permute, in rounds in which every device
-sends at most one piece and receives at most one. What lies outside the dimension is ``fill``.
+Device shard d wants elements [starts[d], starts[d] + length) of the global dimension; what lies
+outside the dimension is ``fill``. There are four ways, and the one that moves the fewest elements
+is taken:
+
+- shift: every interval is one whole piece of one shard: slice, one collective_permute.
+- halo: the edges of the neighbours, concatenated around the own shard::
+
+      %l = collective_permute (slice %x [L-wl:L])      %r = collective_permute (slice %x [0:wr])
+      %y = slice (concatenate %l, %x, %r) at starts[d] - d * L + wl
+
+- pieces: each piece of another shard travels on its own, in rounds in which every device sends at
+  most one and receives at most one (``pieces.py``).
+- gather: an all_gather, of which each device cuts its interval; counted in ``Emitter.gathered``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import Emitter, array_attr, tensor
+from pai.passes.partition.cutting import (
+    choose,
+    cut,
+    dynamic_cut,
+    entry,
+    is_splat,
+    join,
+    pad_edges,
+    zero_of,
+)
+from pai.passes.partition.emit import Emitter
 from pai.passes.partition.layout import Atoms
+from pai.passes.partition.pieces import Piece, fetch_pieces, pairs, pieces, rounds
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Elements [source_start, +size) of shard ``source``, wanted at ``target_start`` of another."""
+class Wish:
+    """The intervals [starts[d], +length) of a dimension of ``size``, in shards of ``local``."""
 
-    source: int
-    target: int
-    source_start: int
-    target_start: int
     size: int
+    local: int
+    starts: tuple[int, ...]
+    length: int
 
+    @property
+    def unmoved(self) -> bool:
+        """Whether every shard wants exactly what it holds."""
+        own = (d * self.local for d in range(len(self.starts)))
+        return self.length == self.local and self.starts == tuple(own)
 
-def pieces(starts: Sequence[int], length: int, local: int, size: int) -> list[Piece]:
-    """Return what every shard needs from every shard of ``local`` elements."""
-    out = []
-    for target, start in enumerate(starts):
-        low, high = max(start, 0), min(start + length, size)
-        for source in range(low // local, -(-high // local) if high > low else low // local):
-            begin, end = max(low, source * local), min(high, (source + 1) * local)
-            out.append(Piece(source, target, begin - source * local, begin - start, end - begin))
-    return out
-
-
-def rounds(wanted: Sequence[Piece]) -> list[list[Piece]]:
-    """Deal pieces into rounds with distinct sources and distinct targets; local ones first."""
-    out: list[list[Piece]] = []
-    own = [piece for piece in wanted if piece.source == piece.target]
-    if own:
-        out.append(own)
-    for piece in sorted(wanted, key=lambda p: -p.size):
-        if piece.source == piece.target:
-            continue
-        for group in out[bool(own) :]:
-            if all(p.source != piece.source and p.target != piece.target for p in group):
-                group.append(piece)
-                break
-        else:
-            out.append([piece])
-    return out
+    def reach(self) -> tuple[int, int]:
+        """Return how many elements before and behind its own some shard needs."""
+        left = right = 0
+        for d, start in enumerate(self.starts):
+            low, high = max(start, 0), min(start + self.length, self.size)
+            if low < high:
+                left = max(left, d * self.local - low)
+                right = max(right, high - (d + 1) * self.local)
+        return left, right
 
 
 def fetch(
@@ -65,7 +71,7 @@ def fetch(
     size: int,
     starts: Sequence[int],
     length: int,
-    fill: ir.Value,
+    fill: ir.Value | None,
 ) -> ir.Value:
     """Return this device's interval.
 
@@ -77,99 +83,164 @@ def fetch(
         size: its global size.
         starts: per shard, where the wanted interval begins; may be negative.
         length: length of the interval, the same for every shard.
-        fill: scalar for what lies outside of [0, size).
+        fill: scalar for what lies outside of [0, size); None when it does not matter.
     """
-    shape = list(value.type.shape)
-    local = shape[dim]
-    wanted = pieces(starts, length, local, size)
-    shape[dim] = length
-    out = emit.broadcast(fill, shape, [])
-    for group in rounds(wanted):
-        out = _round(emit, value, out, dim, atoms, group)
-    return out
-
-
-def _round(
-    emit: Emitter, value: ir.Value, out: ir.Value, dim: int, atoms: Atoms, group: list[Piece]
-) -> ir.Value:
-    """Move one piece to each target and put it in its place."""
-    local, length = value.type.shape[dim], out.type.shape[dim]
-    width = max(piece.size for piece in group)
-    count = emit.grid.count(atoms)
-    # Columns: where a source cuts; where a target puts the cut; the valid part there.
-    table = np.zeros((count, 4), np.int32)
-    for piece in group:
-        cut = min(piece.source_start, local - width)
-        table[piece.source, 0] = cut
-        place = width + piece.target_start - (piece.source_start - cut)
-        begin = width + piece.target_start
-        table[piece.target, 1:] = place, begin, begin + piece.size
-    cut_at, place, begin, end = _row(emit, table, atoms)
-    chunk = _dynamic_slice(emit, value, dim, cut_at, width)
-    if any(piece.source != piece.target for piece in group):
-        chunk = emit.collective_permute(chunk, _pairs(emit, atoms, group))
-    padded = pad_both(emit, out, dim, width)
-    placed = _update(emit, padded, chunk, dim, place)
-    sizes = list(padded.type.shape)
-    positions = emit.positions(sizes, dim, ())
-    after = emit.compare(positions, "GE", emit.broadcast(begin, sizes, []))
-    before = emit.compare(positions, "LT", emit.broadcast(end, sizes, []))
-    mixed = emit.select(emit.binary("and", after, before), placed, padded)
-    return _dynamic_slice(emit, mixed, dim, emit.scalar(width), length)
-
-
-def _row(emit: Emitter, table: np.ndarray, atoms: Atoms) -> list[ir.Value]:
-    """Return the entries of this device's row of a table, as i32 scalars."""
-    i32 = ir.IntegerType.get_signless(32)
-    out = []
-    for column in table.T:
-        if len(set(column.tolist())) == 1:
-            out.append(emit.scalar(int(column[0])))
-            continue
-        attr = ir.DenseElementsAttr.get(np.ascontiguousarray(column))
-        attributes = {"value": attr}
-        constant = emit.op("stablehlo.constant", [attr.type], [], attributes).result
-        entry = _dynamic_slice(emit, constant, 0, emit.shard_index(atoms), 1)
-        out.append(emit.unary("reshape", entry, tensor([], i32)))
-    return out
-
-
-def _pairs(emit: Emitter, atoms: Atoms, group: Sequence[Piece]) -> list[tuple[int, int]]:
-    groups = emit.grid.groups(atoms)
-    return [(devices[p.source], devices[p.target]) for devices in groups for p in group]
-
-
-def _dynamic_slice(
-    emit: Emitter, value: ir.Value, dim: int, start: ir.Value, size: int
-) -> ir.Value:
-    shape = list(value.type.shape)
-    if shape[dim] == size:
-        return value
-    shape[dim] = size
-    starts = [emit.scalar(0)] * len(shape)
-    starts[dim] = start
-    attributes = {"slice_sizes": array_attr(shape)}
-    type_ = tensor(shape, value.type.element_type)
-    return emit.op("stablehlo.dynamic_slice", [type_], [value, *starts], attributes).result
-
-
-def _update(emit: Emitter, value: ir.Value, chunk: ir.Value, dim: int, start: ir.Value) -> ir.Value:
-    starts = [emit.scalar(0)] * value.type.rank
-    starts[dim] = start
-    return emit.op("stablehlo.dynamic_update_slice", [value.type], [value, chunk, *starts]).result
-
-
-def pad_both(emit: Emitter, value: ir.Value, dim: int, width: int) -> ir.Value:
-    """Put ``width`` zeros on both sides of a dimension."""
-    shape = list(value.type.shape)
-    edge = [0] * len(shape)
-    edge[dim] = width
-    shape[dim] += 2 * width
-    element = value.type.element_type
-    attributes = {
-        "edge_padding_low": array_attr(edge),
-        "edge_padding_high": array_attr(edge),
-        "interior_padding": array_attr([0] * len(shape)),
+    wish = Wish(size, value.type.shape[dim], tuple(starts), length)
+    wanted = pieces(wish.starts, length, wish.local, size)
+    if wish.unmoved:
+        covered = fill is None or len(starts) * wish.local == size
+        return value if covered else emit.mask_tail(value, dim, size, atoms, fill)
+    if _is_shift(wish, wanted):
+        return _shift(emit, value, dim, atoms, wish, wanted, fill)
+    moves = [group for group in rounds(wanted) if group[0].source != group[0].target]
+    costs = {
+        _halo: sum(wish.reach()),
+        _gather: (len(starts) - 1) * wish.local,
+        fetch_pieces: sum(max(p.size for p in group) for group in moves),
     }
-    zero = emit.constant(tensor([], element), 0)
-    return emit.op("stablehlo.pad", [tensor(shape, element)], [value, zero], attributes).result
+    cheapest = min(costs, key=lambda form: costs[form])
+    if cheapest is fetch_pieces:
+        zero = fill if fill is not None else zero_of(emit, value)
+        return fetch_pieces(emit, value, dim, atoms, wanted, length, zero)
+    form = _halo if cheapest is _halo else _gather
+    return form(emit, value, dim, atoms, wish, fill)
+
+
+# The whole interval of every shard is one piece.
+
+
+def _is_shift(wish: Wish, wanted: Sequence[Piece]) -> bool:
+    sources, targets = {p.source for p in wanted}, {p.target for p in wanted}
+    whole = all(p.size == wish.length and not p.target_start for p in wanted)
+    place = {p.source_start for p in wanted}
+    return whole and len(place) == 1 and len(sources) == len(targets) == len(wanted)
+
+
+def _shift(
+    emit: Emitter,
+    value: ir.Value,
+    dim: int,
+    atoms: Atoms,
+    wish: Wish,
+    wanted: Sequence[Piece],
+    fill: ir.Value | None,
+) -> ir.Value:
+    begin = wanted[0].source_start
+    out = cut(emit, value, dim, begin, begin + wish.length)
+    if any(p.source != p.target for p in wanted):
+        out = emit.collective_permute(out, pairs(emit, atoms, wanted))
+    elif len(wanted) == len(wish.starts) or fill is None:
+        return out
+    received = {p.target for p in wanted}
+    if fill is None or len(received) == len(wish.starts):
+        return out
+    has = [int(d in received) for d in range(len(wish.starts))]
+    return choose(emit, emit.compare(entry(emit, has, atoms), "NE", emit.scalar(0)), out, fill)
+
+
+# The edges of the neighbours around the own shard.
+
+
+def _halo(
+    emit: Emitter,
+    value: ir.Value,
+    dim: int,
+    atoms: Atoms,
+    wish: Wish,
+    fill: ir.Value | None,
+) -> ir.Value:
+    left, right = wish.reach()
+    local, count = wish.local, len(wish.starts)
+    parts = []
+    for hop in range(-math.ceil(left / local), math.ceil(right / local) + 1):
+        begin = max(0, -left - hop * local)
+        end = min(local, right + local - hop * local)
+        part = cut(emit, value, dim, begin, end)
+        if hop:
+            route = [Piece(d + hop, d) for d in range(count) if 0 <= d + hop < count]
+            part = emit.collective_permute(part, pairs(emit, atoms, route))
+        part = _masked(emit, part, dim, atoms, wish, hop * local + begin, fill, received=hop != 0)
+        parts.append(part)
+    whole = join(emit, parts, dim)
+    places = [start - d * local + left for d, start in enumerate(wish.starts)]
+    return _interval(emit, whole, dim, atoms, places, wish.length, fill)
+
+
+def _masked(
+    emit: Emitter,
+    part: ir.Value,
+    dim: int,
+    atoms: Atoms,
+    wish: Wish,
+    shift: int,
+    fill: ir.Value | None,
+    *,
+    received: bool,
+) -> ir.Value:
+    """Put ``fill`` where a part, which begins at d * local + ``shift``, leaves the dimension.
+
+    Devices without a neighbour have received zeros. Elements that no shard wants stay as they are.
+    """
+    if fill is None:
+        return part
+    width, local = part.type.shape[dim], wish.local
+    begins = [d * local + shift for d in range(len(wish.starts))]
+    low = high = partial = False
+    for begin, start in zip(begins, wish.starts, strict=True):
+        seen = range(max(begin, start), min(begin + width, start + wish.length))
+        outside = begin + width <= 0 or begin >= len(begins) * local
+        if not seen or (received and outside and is_splat(fill, 0)):
+            continue
+        low, high = low or seen.start < 0, high or seen.stop > wish.size
+        partial = partial or begin < 0 < begin + width or begin < wish.size < begin + width
+    if not low and not high:
+        return part
+    base = entry(emit, begins, atoms)
+    if partial:
+        sizes = list(part.type.shape)
+        positions = emit.positions(sizes, dim, ())
+        base = emit.binary("add", positions, emit.broadcast(base, sizes, []))
+    if low:
+        part = choose(emit, emit.compare(base, "GE", emit.constant(base.type, 0)), part, fill)
+    if high:
+        limit = emit.constant(base.type, wish.size)
+        part = choose(emit, emit.compare(base, "LT", limit), part, fill)
+    return part
+
+
+def _interval(
+    emit: Emitter,
+    value: ir.Value,
+    dim: int,
+    atoms: Atoms,
+    places: Sequence[int],
+    length: int,
+    fill: ir.Value | None,
+) -> ir.Value:
+    """Cut [places[d], +length) out of ``value``; what lies outside of it is ``fill``."""
+    size = value.type.shape[dim]
+    places = [min(max(place, -length), size) for place in places]
+    low = max(0, -min(places))
+    high = max(0, max(places) + length - size)
+    value = pad_edges(emit, value, dim, low, high, fill)
+    starts = [place + low for place in places]
+    if len(set(starts)) == 1:
+        return cut(emit, value, dim, starts[0], starts[0] + length)
+    return dynamic_cut(emit, value, dim, entry(emit, starts, atoms), length)
+
+
+# Everything everywhere.
+
+
+def _gather(
+    emit: Emitter,
+    value: ir.Value,
+    dim: int,
+    atoms: Atoms,
+    wish: Wish,
+    fill: ir.Value | None,
+) -> ir.Value:
+    whole = emit.all_gather(value, dim, atoms)
+    emit.gathered.append((value.type, whole.type))
+    whole = emit.cut_end(whole, dim, wish.size)
+    return _interval(emit, whole, dim, atoms, wish.starts, wish.length, fill)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from pai.runtime.errors import InvalidSharding
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
@@ -21,7 +23,7 @@ Layout = tuple[Atoms, ...]
 
 @dataclass(frozen=True)
 class Atom:
-    """A prime piece of a mesh axis: ``device // stride % size`` is a device's place along it."""
+    """A prime piece of a mesh axis: ``place // stride % size`` is a device's place along it."""
 
     axis: str
     pre_size: int
@@ -52,11 +54,14 @@ class Grid:
     Args:
         mesh: the mesh.
         cuts: per axis, sizes where some sub-axis begins or ends; each must divide the next.
+        table: the place of each device; empty where the place is the device number, which holds
+            too when the order of the devices only permutes the atoms.
     """
 
     mesh: Mesh
     cuts: dict[str, frozenset[int]] = field(default_factory=dict)
     atoms: tuple[Atom, ...] = ()
+    table: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Split the axes into atoms."""
@@ -73,7 +78,31 @@ class Grid:
                     stride //= prime
                     atoms.append(Atom(name, pre, prime, stride))
                     pre *= prime
-        object.__setattr__(self, "atoms", tuple(atoms))
+        permuted = self._strides_of_devices(atoms)
+        if permuted is None:
+            places = tuple(self.mesh.position(device) for device in range(self.num_devices))
+            object.__setattr__(self, "table", places)
+        object.__setattr__(self, "atoms", tuple(permuted or atoms))
+
+    def _strides_of_devices(self, atoms: Sequence[Atom]) -> list[Atom] | None:
+        """Return the atoms with strides in device numbers, or None when some atom has none."""
+        if not self.mesh.device_ids:
+            return list(atoms)
+        devices = np.arange(self.num_devices)
+        places = np.argsort(self.mesh.device_ids)
+        strides = [s for s in range(1, self.num_devices) if self.num_devices % s == 0]
+        out = []
+        for atom in atoms:
+            wanted = places // atom.stride % atom.size
+            fits = [s for s in strides if (devices // s % atom.size == wanted).all()]
+            if not fits:
+                return None
+            out.append(replace(atom, stride=fits[0]))
+        return out
+
+    def place(self, device: int) -> int:
+        """Return the number whose digits are the places of ``device`` along the atoms."""
+        return self.table[device] if self.table else device
 
     @property
     def num_devices(self) -> int:
@@ -86,10 +115,10 @@ class Grid:
 
     def index(self, atoms: Atoms, device: int) -> int:
         """Return the shard number of ``device`` along ``atoms``."""
-        out = 0
+        out, place = 0, self.place(device)
         for a in atoms:
             atom = self.atoms[a]
-            out = out * atom.size + device // atom.stride % atom.size
+            out = out * atom.size + place // atom.stride % atom.size
         return out
 
     def groups(self, atoms: Atoms) -> list[list[int]]:
@@ -101,7 +130,7 @@ class Grid:
         return [sorted(group, key=lambda d: self.index(atoms, d)) for group in out.values()]
 
     def runs(self, atoms: Atoms) -> list[tuple[int, int]]:
-        """Return (stride, size) of the runs of ``atoms`` that lie side by side in device order."""
+        """Return (stride, size) of the runs of ``atoms`` that lie side by side."""
         out: list[tuple[int, int]] = []
         for a in atoms:
             atom = self.atoms[a]

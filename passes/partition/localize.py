@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pai.dialects.mlir import ir, sdy
 from pai.dialects.sdy import SHARDING, mesh_from_module, mesh_ops, sharding_from_attr
-from pai.dialects.types import dtype_name, is_static_tensor
+from pai.dialects.types import dtype_name, is_static_tensor, num_elements
 from pai.passes.base import Pass
 from pai.passes.partition.annotations import (
     SHARDING_ATTRIBUTES,
@@ -253,8 +253,11 @@ class Localizer:
     def _reshard(self, op: ir.Operation) -> None:
         # The handlers return complete values, so an sdy.all_reduce only says a layout here.
         (target,) = self.layouts(op, SHARDING_ATTRIBUTES[op.name][0], op.results)
-        source = op.operands[0]
-        self.values[op.results[0]] = (self.get(source, target), target)
+        source, result = op.operands[0], op.results[0]
+        if op.name == "sdy.reshard" and _only_passed_through(result):
+            self.values[result] = self.values[source]
+            return
+        self.values[result] = (self.get(source, target), target)
 
     def _compute(self, op: ir.Operation) -> None:
         self._check(op)
@@ -274,7 +277,9 @@ class Localizer:
         self._account(op, have, need)
         locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
         site = Site(op, rule, list(axes), locals_, self.emit)
-        for index, local in enumerate(handler.build(site)):
+        results = handler.build(site)
+        self._account_fetched(op)
+        for index, local in enumerate(results):
             self.values[op.results[index]] = (local, site.layout(index))
             if site.layout(index) != wanted[index]:
                 value = op.results[index]
@@ -305,8 +310,22 @@ class Localizer:
         for value, before, after in zip(op.operands, have, need, strict=True):
             if before != after:
                 extra += max(0, self._bytes(value, after) - self._bytes(value, before))
-        if not extra:
-            return
+        if extra:
+            self._replicate(op, extra)
+
+    def _account_fetched(self, op: ir.Operation) -> None:
+        """Record what the building of ``op`` gathered for want of a cheaper way."""
+        sizes = [
+            num_elements(kind) * itemsize(dtype_name(kind)) * sign
+            for types in self.emit.gathered
+            for kind, sign in zip(types, (-1, 1), strict=True)
+        ]
+        self.emit.gathered.clear()
+        if sizes:
+            self._replicate(op, sum(sizes))
+
+    def _replicate(self, op: ir.Operation, extra: int) -> None:
+        """Record bytes beyond the shards that ``op`` needs; refuse them in strict mode."""
         if self.strict:
             raise InvalidSharding(
                 f"{op.name} has no sharded form for the way its operands are split",
@@ -320,6 +339,14 @@ class Localizer:
         for dim in self.grid.local_shape(value.type.shape, layout):
             size *= dim
         return size
+
+
+def _only_passed_through(value: ir.Value) -> bool:
+    """Whether every user of a reshard's result would rather have it as it was before."""
+    return all(
+        use.operand_number in HANDLERS.get(use.owner.operation.name, REPLICATE).through
+        for use in value.uses
+    )
 
 
 def _rank(value: ir.Value) -> int:

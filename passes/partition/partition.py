@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pai.dialects.mlir import ir, run_pipeline
-from pai.dialects.sdy import mesh_from_module, mesh_ops, set_mesh
+from pai.dialects.sdy import lift_meshes, mesh_from_module, mesh_ops, set_mesh
 from pai.dialects.types import dtype_name, num_elements
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
@@ -47,9 +47,10 @@ def partition(
         UnsupportedOp: an operation that cannot be partitioned.
         PassFailure: Shardy failed, crashed or took too long.
     """
+    lift_meshes(module)
     found = mesh_from_module(module)
     if found is not None and found != mesh:
-        raise InvalidSharding(f"the module is for mesh {found.axes}, not {mesh.axes}")
+        raise InvalidSharding(f"the module is for mesh {found}, not {mesh}")
     if mesh.num_devices == 1 and not speaks_shardy(module):
         return _one_device(module, mesh)
     if found is None:

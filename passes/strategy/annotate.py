@@ -112,8 +112,7 @@ def _prepare_mesh(module: ir.Module, mesh: Mesh) -> str:
     given = sdy.mesh_from_module(module)
     if given is not None and has_shardings(module):
         raise InvalidSharding(
-            f"the model is sharded over the mesh {dict(given.axes)} and the plan is for "
-            f"{dict(mesh.axes)}",
+            f"the model is sharded over the mesh {given} and the plan is for {mesh}",
             hint="use the model's mesh in the plan, or remove the shardings from the model",
         )
     sdy.set_mesh(module, mesh)

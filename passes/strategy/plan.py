@@ -17,7 +17,9 @@
     "x" = ["data p0", ""]                 # axes, major first, then the priority
 
 A dimension is a string of axes separated by commas, with ``p<n>`` for the propagation priority;
-``model:(1)2`` is a sub-axis as Shardy writes it. A plan written by hand needs only ``[mesh]`` and
+``model:(1)2`` is a sub-axis as Shardy writes it. A line ``device_ids = [0, 2, 1, 3]`` before the
+first table says which device is at each position of the mesh, row-major, when it is not 0, 1, 2…
+A plan written by hand needs only ``[mesh]`` and
 ``[patterns]`` or ``[arguments]``; everything predicted is computed again when a plan is loaded.
 """
 
@@ -222,6 +224,7 @@ def plan_to_toml(plan: Plan) -> str:
         f"strategy = {_quote(plan.strategy)}",
         f"cluster = {_quote(plan.cluster)}",
         f"devices = {plan.mesh.num_devices}",
+        *([f"device_ids = {list(plan.mesh.device_ids)}"] if plan.mesh.device_ids else []),
         f"device_memory_bytes = {plan.device_memory_bytes}",
         f"stages = {plan.stages}",
         f"microbatches = {plan.microbatches}",
@@ -287,7 +290,11 @@ def plan_from_toml(text: str, where: str = "plan") -> Plan:
     for name in axes.data:
         if not re.fullmatch(r"(?!p\d+$)[A-Za-z_]\w*", name):
             raise axes.error(name, "is not a name for an axis", "use letters, but not p<number>")
-    mesh = Mesh(tuple((name, axes.integer(name, least=1)) for name in axes.data))
+    sizes = tuple((name, axes.integer(name, least=1)) for name in axes.data)
+    try:
+        mesh = Mesh(sizes, top.integers("device_ids", ()))
+    except InvalidSharding as error:
+        raise top.error("device_ids", f"is wrong: {error.what}", error.hint) from error
     devices = top.integer("devices", mesh.num_devices, least=1)
     if devices != mesh.num_devices:
         message = f"the mesh makes {mesh.num_devices} devices but 'devices' says {devices}"

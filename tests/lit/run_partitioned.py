@@ -6,9 +6,9 @@ annotations say, runs the local program on XLA CPU replicas, and prints a line f
     OK devices=4 max_error=0 all_reduce=1 gathered=0 padded=1
 
 that is, the collectives by kind, the operations whose operand had to be gathered, and the
-dimensions of arguments and results that are padded. The one-device program is ``@main`` without its annotations,
-or ``@expected`` where the module has one. Inputs are small multiples of 1/4, so that sums of
-floats are exact. A difference beyond the tolerance of the result's type ends with exit code 1.
+dimensions of arguments and results that are padded. The one-device program is ``@main`` without
+its annotations, or ``@expected`` where the module has one. Inputs are small multiples of 1/4, so
+that sums of floats are exact. A difference beyond the tolerance of the type ends with exit code 1.
 """
 
 from __future__ import annotations

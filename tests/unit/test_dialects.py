@@ -129,8 +129,14 @@ def test_meshes():
     assert mesh_from_module(module) == Mesh((("y", 4),))
     with pytest.raises(InvalidSharding, match="2 different meshes: a, b"):
         mesh_from_module(parse('sdy.mesh @a = <["x"=2]>\nsdy.mesh @b = <["x"=4]>'))
-    with pytest.raises(InvalidSharding, match=r"in the order \[1, 0\]"):
-        mesh_from_module(parse('sdy.mesh @a = <["x"=2], device_ids=[1, 0]>'))
+    reordered = Mesh((("x", 2), ("y", 2)), (0, 2, 1, 3))
+    set_mesh(module, reordered)
+    assert mesh_from_module(module) == reordered
+    assert reordered.coordinates(2) == {"x": 0, "y": 1}
+    row_major = Mesh((("x", 2),), (0, 1))
+    assert row_major == Mesh((("x", 2),))
+    with pytest.raises(InvalidSharding, match="lists the devices \\[0, 0\\]"):
+        Mesh((("x", 2),), (0, 0))
 
 
 def test_errors_name_the_place():

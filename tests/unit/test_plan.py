@@ -186,3 +186,11 @@ def test_explain_says_what_and_why():
     ):
         assert part in text, part
     assert "\x1b" in explain(sample(), color=True)
+
+
+def test_the_order_of_devices_is_part_of_a_plan():
+    plan = plan_from_toml("device_ids = [0, 2, 1, 3]\n[mesh]\nx = 2\ny = 2\n")
+    assert plan.mesh == Mesh((("x", 2), ("y", 2)), (0, 2, 1, 3))
+    assert plan_from_toml(plan_to_toml(plan)) == plan
+    with pytest.raises(InvalidSharding, match="lists the devices \\[0, 2\\]"):
+        plan_from_toml("device_ids = [0, 2]\n[mesh]\nx = 2\n")

@@ -2,12 +2,15 @@
 
 from pai.passes.partition.handlers import (  # noqa: F401
     batched,
+    convolution,
     dynamic,
     elementwise,
     indexing,
     linear,
     moving,
+    pooling,
     reductions,
+    scattering,
     shapes,
 )
 from pai.passes.partition.handlers.base import HANDLERS, REPLICATE, Handler, Site

@@ -119,10 +119,12 @@ class Handler:
     Args:
         rule: the factors of one operation; None when this form of it has to be whole.
         build: appends the local form and returns its results, complete (not partial).
+        through: operands taken as they were before a reshard, where Shardy gathers needlessly.
     """
 
     rule: Callable[[ir.Operation], Rule | None]
     build: Callable[[Site], list[ir.Value]] = clone
+    through: tuple[int, ...] = ()
 
 
 HANDLERS: dict[str, Handler] = {}

@@ -8,8 +8,8 @@ import numpy as np
 
 from pai.dialects.mlir import ir
 from pai.dialects.types import numpy_dtype
+from pai.passes.partition.cutting import pad_edges
 from pai.passes.partition.emit import Emitter, array_attr, tensor
-from pai.passes.partition.fetch import pad_both
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Factors, Rule, whole
 
@@ -39,7 +39,7 @@ def build_slice(site: Site) -> list[ir.Value]:
         split.append(factor)
         site.mask(0, [factor], zero)
         at = _local_start(site, 1 + dim, dim, sizes[dim])
-        site.operands[0] = pad_both(emit, site.operands[0], dim, sizes[dim])
+        site.operands[0] = pad_edges(emit, site.operands[0], dim, sizes[dim], sizes[dim])
         site.operands[1 + dim] = at
     _same_type(emit, site.operands, 1)
     out = site.clone(slice_sizes=array_attr(sizes))
@@ -67,7 +67,7 @@ def build_update(site: Site) -> list[ir.Value]:
         width = shape(site.operands[1])[dim]
         local = shape(site.operands[0])[dim]
         at = _local_start(site, 2 + dim, dim, width)
-        site.operands[0] = pad_both(emit, site.operands[0], dim, width)
+        site.operands[0] = pad_edges(emit, site.operands[0], dim, width, width)
         site.operands[2 + dim] = at
         cuts.append((dim, width, local))
     _same_type(emit, site.operands, 2)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import array_attr, tensor
+from pai.passes.partition.emit import array_attr
 from pai.passes.partition.fetch import fetch
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.handlers.shapes import ints
+from pai.passes.partition.handlers.windows import Window, fetch_positions
 from pai.passes.partition.rule import Factors, Rule, whole
 
 
 def moving_rule(
-    source: Sequence[int], target: Sequence[int], moved: Sequence[bool], barred: Sequence[bool] = ()
+    source: Sequence[int], target: Sequence[int], moved: Sequence[bool]
 ) -> tuple[Rule, list[Factors]]:
     """Return a rule with one factor per dimension; the moved ones follow the operand's split."""
     out = Rule()
     dims: list[Factors] = []
     for dim, size in enumerate(target):
-        if (barred and barred[dim]) or 0 in (source[dim], size):
+        if 0 in (source[dim], size):
             dims.append(())
             continue
         dims.append((out.factor(size),))
@@ -33,7 +34,7 @@ def fetch_dims(
     site: Site,
     moved: Sequence[int],
     window: Callable[[int, int], tuple[list[int], int]],
-    fill: ir.Value,
+    fill: ir.Value | None,
     operand: int = 0,
 ) -> list[int]:
     """Fetch intervals of the moved dimensions that are split; return those dimensions.
@@ -42,7 +43,7 @@ def fetch_dims(
         site: the operation; its operand is replaced.
         moved: dimensions to consider.
         window: of (dimension, number of shards) the start of every shard, and the length.
-        fill: scalar for what lies outside.
+        fill: scalar for what lies outside; None when it does not matter.
         operand: which operand.
     """
     done = []
@@ -56,11 +57,6 @@ def fetch_dims(
             )
             done.append(dim)
     return done
-
-
-def zero(site: Site) -> ir.Value:
-    """Return a scalar zero of the operand's type."""
-    return site.emit.constant(tensor([], site.operands[0].type.element_type), 0)
 
 
 def slice_rule(op: ir.Operation) -> Rule:
@@ -84,7 +80,7 @@ def build_slice(site: Site) -> list[ir.Value]:
         return starts, (local[dim] - 1) * strides[dim] + 1
 
     cut = [dim for dim in range(len(source)) if source[dim] != target[dim]]
-    for dim in fetch_dims(site, cut, window, zero(site)):
+    for dim in fetch_dims(site, cut, window, None):
         begin[dim] = 0
         limits[dim] = shape(site.operands[0])[dim]
     for dim, size in enumerate(source):
@@ -98,28 +94,40 @@ def shape_of_result(site: Site) -> list[int]:
     return list(site.type().shape)
 
 
+def _pad_windows(op: ir.Operation) -> list[Window]:
+    """Return padding as windows of one element over an operand dilated by the interior."""
+    columns = (ints(op, name) for name in ("edge_padding_low", "edge_padding_high"))
+    interior = ints(op, "interior_padding")
+    return [
+        Window(low=low, high=high, base_dilation=gap + 1)
+        for low, high, gap in zip(*columns, interior, strict=True)
+    ]
+
+
 def pad_rule(op: ir.Operation) -> Rule:
-    """Split every dimension without interior padding; the padded ones as their operand is."""
-    low, high = ints(op, "edge_padding_low"), ints(op, "edge_padding_high")
-    interior = [size > 0 for size in ints(op, "interior_padding")]
-    moved = [bool(a or b) for a, b in zip(low, high, strict=True)]
-    out, dims = moving_rule(shape(op.operands[0]), shape(op.results[0]), moved, interior)
+    """Split every dimension; the padded ones as their operand is."""
+    moved = [not window.trivial for window in _pad_windows(op)]
+    out, dims = moving_rule(shape(op.operands[0]), shape(op.results[0]), moved)
     out.operands = [dims, whole(0)]
     return out
 
 
 def build_pad(site: Site) -> list[ir.Value]:
-    """Fetch with the padding as filling, and pad the other dimensions."""
-    low, high = ints(site.op, "edge_padding_low"), ints(site.op, "edge_padding_high")
+    """Fetch with the padding as filling; what is left of it, and other dimensions, are padded."""
+    names = ("edge_padding_low", "edge_padding_high", "interior_padding")
+    edges = {name: ints(site.op, name) for name in names}
     local = shape_of_result(site)
-
-    def window(dim: int, shards: int) -> tuple[list[int], int]:
-        return [shard * local[dim] - low[dim] for shard in range(shards)], local[dim]
-
-    padded = [dim for dim in range(len(low)) if low[dim] or high[dim]]
-    for dim in fetch_dims(site, padded, window, site.operands[1]):
-        low[dim] = high[dim] = 0
-    return site.clone(edge_padding_low=array_attr(low), edge_padding_high=array_attr(high))
+    for dim, window in enumerate(_pad_windows(site.op)):
+        atoms = site.split(0, dim)
+        if window.trivial or not atoms:
+            continue
+        begins = window.begins(site.emit.grid.count(atoms), local[dim])
+        span, base = window.span(local[dim]), window.base_dilation
+        left = fetch_positions(site, 0, dim, begins, span, base, site.operands[1])
+        row = (left.low, left.high, left.base_dilation - 1)
+        for name, width in zip(names, row, strict=True):
+            edges[name][dim] = width
+    return site.clone(**{name: array_attr(values) for name, values in edges.items()})
 
 
 def reverse_rule(op: ir.Operation) -> Rule:
@@ -138,7 +146,7 @@ def build_reverse(site: Site) -> list[ir.Value]:
     def window(dim: int, shards: int) -> tuple[list[int], int]:
         return [sizes[dim] - (shard + 1) * local[dim] for shard in range(shards)], local[dim]
 
-    fetch_dims(site, ints(site.op, "dimensions"), window, zero(site))
+    fetch_dims(site, ints(site.op, "dimensions"), window, None)
     return site.clone()
 
 
@@ -169,9 +177,7 @@ def build_concatenate(site: Site) -> list[ir.Value]:
         if size == 0:
             continue
         starts = [shard * local[along] - offset for shard in range(emit.grid.count(atoms))]
-        part = fetch(
-            emit, site.operands[index], along, atoms, size, starts, local[along], zero(site)
-        )
+        part = fetch(emit, site.operands[index], along, atoms, size, starts, local[along], None)
         own = emit.compare(positions, "GE", emit.constant(positions.type, offset))
         out = emit.select(own, part, out)
         offset += size

@@ -1,26 +1,18 @@
-"""reduce, reduce_window and select_and_scatter."""
+"""reduce, and what its body says."""
 
 from __future__ import annotations
 
 from pai.dialects.mlir import ir
+from pai.passes.partition.cutting import is_splat
 from pai.passes.partition.emit import (
     REDUCTIONS,
     array_attr,
-    complex_elements,
     identity,
     is_complex,
-    splat,
     tensor,
 )
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
-from pai.passes.partition.handlers.moving import moving_rule
 from pai.passes.partition.handlers.shapes import ints
-from pai.passes.partition.handlers.windows import (
-    Window,
-    fetch_halos,
-    windows_of,
-    without_padding,
-)
 from pai.passes.partition.rule import Factors, Rule, whole
 
 KINDS = {name: kind for kind, name in REDUCTIONS.items()}
@@ -29,7 +21,12 @@ CHOOSERS = ("stablehlo.select", "stablehlo.maximum", "stablehlo.minimum")
 
 def reduction_kind(op: ir.Operation) -> str | None:
     """Return the key of REDUCTIONS that the body of ``op`` computes, or None."""
-    block = op.regions[0].blocks[0]
+    return region_kind(op.regions[0])
+
+
+def region_kind(region: ir.Region) -> str | None:
+    """Return the key of REDUCTIONS that a region of two scalars computes, or None."""
+    block = region.blocks[0]
     ops = [inner.operation for inner in block.operations]
     if len(ops) != 2 or len(block.arguments) != 2 or ops[0].name not in KINDS:
         return None
@@ -112,62 +109,10 @@ def _reduce_choice(site: Site, reduced: list[int]) -> list[ir.Value]:
 
 
 def is_neutral(value: ir.Value, kind: str) -> bool:
-    """Whether ``value`` is a constant that leaves others unchanged under ``kind``."""
-    owner = None if isinstance(value, ir.BlockArgument) else value.owner
-    if owner is None or owner.name != "stablehlo.constant":
-        return False
+    """Whether ``value`` is a splat that leaves others unchanged under ``kind``."""
     if is_complex(value.type):
-        return kind == "add" and complex_elements(owner) == "(0.000000e+00,0.000000e+00)"
-    wanted = splat(value.type, identity(kind, value.type.element_type))
-    return bool(owner.attributes["value"] == wanted)
-
-
-NAMES = {
-    "stride": "window_strides",
-    "base_dilation": "base_dilations",
-    "dilation": "window_dilations",
-}
-
-
-def _windows(op: ir.Operation) -> list[Window]:
-    sizes = ints(op, "window_dimensions")
-    return windows_of(op, len(sizes), sizes, NAMES)
-
-
-def window_rule(op: ir.Operation) -> Rule:
-    """Share the dimensions; windows follow their operand's split and fetch a halo."""
-    inputs = len(op.operands) // 2
-    windows, sizes = _windows(op), shape(op.operands[0])
-    barred = [not w.may_split(size) for w, size in zip(windows, sizes, strict=True)]
-    moved = [not window.trivial for window in windows]
-    out, dims = moving_rule(sizes, shape(op.results[0]), moved, barred)
-    out.operands = [dims] * inputs + [whole(0)] * inputs
-    out.results = [dims] * inputs
-    return out
-
-
-def build_window(site: Site) -> list[ir.Value]:
-    """Reduce the windows of each shard, its halo fetched."""
-    half = len(site.operands) // 2
-    windows = {dim: (window, dim) for dim, window in enumerate(_windows(site.op))}
-    done: list[int] = []
-    for operand in range(half):
-        done = fetch_halos(site, operand, windows, site.operands[half + operand])
-    return site.clone(**without_padding(site.op, done))
-
-
-def select_and_scatter_rule(op: ir.Operation) -> Rule:
-    """Share the dimensions without a window."""
-    out = Rule()
-    dims: list[Factors] = [
-        (out.factor(size),) if window.trivial else ()
-        for size, window in zip(shape(op.operands[0]), _windows(op), strict=True)
-    ]
-    out.operands = [dims, dims, whole(0)]
-    out.results = [dims]
-    return out
+        return kind == "add" and is_splat(value, 0)
+    return is_splat(value, identity(kind, value.type.element_type))
 
 
 register(Handler(reduce_rule, build_reduce), "stablehlo.reduce")
-register(Handler(window_rule, build_window), "stablehlo.reduce_window")
-register(Handler(select_and_scatter_rule), "stablehlo.select_and_scatter")

@@ -1,12 +1,21 @@
-"""Windows that slide along a split dimension: shards fetch the halo they need."""
+"""Windows that slide along a split dimension: what a shard's windows see, fetched.
+
+All of convolution, reduce_window, pad and slice are windows over an operand that may be dilated:
+element i of the operand stands at position ``i * base_dilation``, window o begins at position
+``o * stride - low`` and sees ``extent`` positions. The windows of shard d, ``count`` of them, see
+positions [d * count * stride - low, + (count - 1) * stride + extent).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.handlers.base import Site
-from pai.passes.partition.handlers.moving import fetch_dims
+from pai.passes.partition.cutting import dynamic_cut, entry, pad_edges
+from pai.passes.partition.emit import array_attr
+from pai.passes.partition.fetch import fetch
+from pai.passes.partition.handlers.base import Site, shape
 
 
 @dataclass(frozen=True)
@@ -16,10 +25,11 @@ class Window:
     Args:
         size: elements of the window.
         stride: step between windows.
-        low: padding in front.
-        high: padding behind.
+        low: padding in front; negative cuts.
+        high: padding behind; negative cuts.
         base_dilation: distance between the operand's elements.
         dilation: distance between the window's elements.
+        reversed: whether the window's elements are taken last to first.
     """
 
     size: int = 1
@@ -28,70 +38,115 @@ class Window:
     high: int = 0
     base_dilation: int = 1
     dilation: int = 1
+    reversed: int = 0
 
     @property
     def extent(self) -> int:
-        """The elements from a window's first to its last."""
+        """The positions from a window's first element to its last."""
         return (self.size - 1) * self.dilation + 1
 
     @property
     def trivial(self) -> bool:
         """Whether every window is one element in its place."""
-        return self == Window(dilation=self.dilation)
+        return self == Window(dilation=self.dilation, reversed=self.reversed)
 
-    def may_split(self, size: int) -> bool:
-        """Whether a halo is worth fetching: the window sees less than half the dimension."""
-        return self.trivial or (self.base_dilation == 1 and 2 * self.extent <= size)
+    def begins(self, shards: int, count: int) -> list[int]:
+        """Return the first position that the ``count`` windows of each shard see."""
+        return [shard * count * self.stride - self.low for shard in range(shards)]
+
+    def span(self, count: int) -> int:
+        """Return the positions that ``count`` windows see."""
+        return (count - 1) * self.stride + self.extent
 
 
-def windows_of(
-    op: ir.Operation, rank: int, sizes: list[int], names: dict[str, str]
-) -> list[Window]:
+def windows_of(op: ir.Operation, sizes: Sequence[int], names: Mapping[str, str]) -> list[Window]:
     """Return the window of each dimension; ``names`` maps Window's fields to attributes."""
-    columns: dict[str, list[int]] = {"size": sizes}
+    columns: dict[str, Sequence[int]] = {"size": sizes}
     for field, name in names.items():
         if name in op.attributes:
             columns[field] = list(op.attributes[name])
     if "padding" in op.attributes:
         edges = list(ir.DenseIntElementsAttr(op.attributes["padding"]))
         columns["low"], columns["high"] = edges[::2], edges[1::2]
-    return [Window(**{key: int(column[d]) for key, column in columns.items()}) for d in range(rank)]
+    return [
+        Window(**{key: int(column[d]) for key, column in columns.items()})
+        for d in range(len(sizes))
+    ]
 
 
-def fetch_halos(
+@dataclass(frozen=True)
+class Remainder:
+    """What is left for the operation to do on a dimension whose positions have been fetched."""
+
+    low: int = 0
+    high: int = 0
+    base_dilation: int = 1
+
+
+def fetch_positions(
     site: Site,
     operand: int,
-    windows: dict[int, tuple[Window, int]],
-    fill: ir.Value,
-) -> list[int]:
-    """Fetch what the windows of each split dimension see; return those dimensions.
+    dim: int,
+    begins: Sequence[int],
+    span: int,
+    base_dilation: int,
+    fill: ir.Value | None,
+) -> Remainder:
+    """Replace an operand by the elements at positions [begins[shard], + span) of a dimension.
+
+    Where the shards begin at different distances from an element, the operand is dilated here and
+    nothing is left to the operation.
 
     Args:
         site: the operation.
-        operand: which operand the windows slide over.
-        windows: by dimension of the operand, its window and the dimension of the result.
-        fill: scalar that padding holds.
+        operand: which operand.
+        dim: a split dimension of it.
+        begins: per shard, the first position.
+        span: how many positions.
+        base_dilation: distance of the operand's elements.
+        fill: scalar for what is no element; None when it does not matter.
     """
-    local = list(site.type().shape)
+    emit, atoms = site.emit, site.split(operand, dim)
+    size = shape(site.op.operands[operand])[dim]
+    firsts = [-(-begin // base_dilation) for begin in begins]
+    leads = [first * base_dilation - begin for first, begin in zip(firsts, begins, strict=True)]
+    counts = [(span - lead - 1) // base_dilation + 1 for lead in leads]
+    length = max(1, *counts)
+    value = fetch(emit, site.operands[operand], dim, atoms, size, firsts, length, fill)
+    site.operands[operand] = value
+    width = (length - 1) * base_dilation + 1
+    if len(set(leads)) == 1 and leads[0] + width <= span:
+        return Remainder(leads[0], span - leads[0] - width, base_dilation)
+    most = max(leads)
+    high = max(0, span - min(leads) - width)
+    value = pad_edges(emit, value, dim, most, high, fill, base_dilation - 1)
+    places = entry(emit, [most - lead for lead in leads], atoms)
+    site.operands[operand] = dynamic_cut(emit, value, dim, places, span)
+    return Remainder()
 
-    def interval(dim: int, shards: int) -> tuple[list[int], int]:
-        window, result = windows[dim]
-        step = local[result] * window.stride
-        starts = [shard * step - window.low for shard in range(shards)]
-        return starts, (local[result] - 1) * window.stride + window.extent
 
-    moved = [dim for dim, (window, _) in windows.items() if not window.trivial]
-    return fetch_dims(site, moved, interval, fill, operand)
+def window_attributes(
+    op: ir.Operation, windows: int, left: Mapping[int, Remainder], dilation: str
+) -> dict[str, ir.Attribute]:
+    """Return the padding and base dilation attributes of a window operation.
 
-
-def without_padding(op: ir.Operation, dims: list[int]) -> dict[str, ir.Attribute]:
-    """Return the padding attribute of a window operation with none on ``dims``."""
-    if "padding" not in op.attributes or not dims:
+    Args:
+        op: the operation on global shapes.
+        windows: how many dimensions have a window.
+        left: by index of the window, what is left to do; others stay as they are.
+        dilation: name of the base dilation attribute.
+    """
+    if not left:
         return {}
-    edges = list(ir.DenseIntElementsAttr(op.attributes["padding"]))
-    for dim in dims:
-        edges[2 * dim] = edges[2 * dim + 1] = 0
+    edges, bases = [0] * (2 * windows), [1] * windows
+    if "padding" in op.attributes:
+        edges = [int(edge) for edge in ir.DenseIntElementsAttr(op.attributes["padding"])]
+    if dilation in op.attributes:
+        bases = list(op.attributes[dilation])
+    for index, remainder in left.items():
+        edges[2 * index : 2 * index + 2] = [remainder.low, remainder.high]
+        bases[index] = remainder.base_dilation
     i64 = ir.IntegerType.get_signless(64)
-    type_ = ir.RankedTensorType.get([len(edges) // 2, 2], i64)
-    attrs = [ir.IntegerAttr.get(i64, int(edge)) for edge in edges]
-    return {"padding": ir.DenseElementsAttr.get(attrs, type_)}
+    type_ = ir.RankedTensorType.get([windows, 2], i64)
+    attrs = [ir.IntegerAttr.get(i64, edge) for edge in edges]
+    return {"padding": ir.DenseElementsAttr.get(attrs, type_), dilation: array_attr(bases)}

@@ -1,0 +1,106 @@
+"""Meshes whose devices stand in another order than row-major, from annotations to packages."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import check, flatten, localize_raw, lower, prepare, run_and_compare, specs_of
+from programs import PROGRAMS
+
+from pai.compiler.reference import run_reference
+from pai.dialects.mlir import parse
+from pai.passes.partition import partition
+from pai.passes.partition.layout import Grid
+from pai.runtime.mesh import Mesh
+
+AXES = (("x", 2), ("y", 2), ("z", 2))
+TRANSPOSED = Mesh(AXES, (0, 4, 2, 6, 1, 5, 3, 7))  # x fastest
+SNAKE = Mesh((("x", 2), ("y", 3)), (0, 1, 2, 5, 4, 3))  # no arithmetic gives the place
+REVERSED = Mesh((("x", 4),), (3, 2, 1, 0))
+NAMES = [
+    "matmul",
+    "argmax",
+    "rows",
+    "scatter_add",
+    "sorting",
+    "convolution",
+    "pooling",
+    "dynamic_updates",
+    "sources",
+    "loops",
+    "top_k",
+    "reshapes_split",
+    "cumulative",
+    "random",
+]
+
+
+def test_places_are_arithmetic_where_the_order_permutes_axes():
+    assert not Grid(TRANSPOSED).table
+    assert [Grid(TRANSPOSED).index((0,), device) for device in range(8)] == [0, 1] * 4
+    assert Grid(SNAKE).table == (0, 1, 2, 5, 4, 3)
+    assert Grid(SNAKE).groups((1,)) == [[0, 1, 2], [5, 4, 3]]
+
+
+@pytest.mark.parametrize("mesh", [TRANSPOSED, SNAKE, REVERSED], ids=["T", "snake", "reversed"])
+@pytest.mark.parametrize("name", NAMES)
+def test_programs(name, mesh):
+    case = PROGRAMS[name]
+    text, flat = lower(case.function, case.arguments), flatten(case.arguments)
+    expected = run_reference(text, flat)
+    pick = random.Random(f"{name} {mesh}")
+    axes = "xyz"[: len(mesh.axes)]
+
+    def any_spec(rank):
+        return pick.choice(specs_of(rank, axes))
+
+    specs = [any_spec(array.ndim) for array in flat]
+    run_and_compare(partition(prepare(text, mesh, specs), mesh), flat, expected)
+    run_and_compare(localize_raw(prepare(text, mesh, specs), mesh, any_spec), flat, expected)
+
+
+def test_groups_name_devices_in_the_order_of_their_shards():
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    outcome = check(lambda a: jnp.cumsum(a[::-1], 0) @ a.T, [x], REVERSED, [["x", None]])
+    assert "3, 2, 1, 0" in outcome.text
+
+
+INLINED = """
+sdy.mesh @other = <["x"=2, "y"=2], device_ids=[0, 2, 1, 3]>
+func.func @main(
+    %a: tensor<4x6xf32> {sdy.sharding = #sdy.sharding<@other, [{"x"}, {}]>},
+    %b: tensor<6x5xf32> {sdy.sharding = #sdy.sharding<mesh<["x"=2, "y"=2], device_ids=[0, 2, 1, 3]>, [{}, {"y"}]>})
+    -> tensor<4x5xf32> {
+  %0 = stablehlo.dot_general %a, %b, contracting_dims = [1] x [0] : (tensor<4x6xf32>, tensor<6x5xf32>) -> tensor<4x5xf32>
+  return %0 : tensor<4x5xf32>
+}"""  # noqa: E501
+
+
+def test_meshes_inside_shardings_are_that_of_the_module():
+    module = parse(INLINED)
+    mesh = Mesh((("x", 2), ("y", 2)), (0, 2, 1, 3))
+    local = partition(module, mesh)
+    a = np.arange(24, dtype=np.float32).reshape(4, 6)
+    b = a.reshape(6, 4)[:, [0, 1, 2, 3, 0]]
+    run_and_compare(local, [a, b], [a @ b])
+    assert not local.report.collectives
+
+
+def test_a_package_cuts_and_joins_in_the_order_of_the_devices(tmp_path):
+    text = INLINED.replace("[0, 2, 1, 3]", "[3, 0, 2, 1]")
+    path, package = tmp_path / "model.mlir", tmp_path / "model.pai"
+    path.write_text(text)
+    command = [sys.executable, "-P", "-m", "pai.cli", str(path), "-o", str(package)]
+    done = subprocess.run(
+        [*command, "--devices", "4", "--verify"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert '"device_ids":[3,0,2,1]' in (package / "manifest.json").read_text()
