@@ -204,7 +204,7 @@ def case(
     outputs = _result_specs(results, labels, specs, train=train)
     return Case(
         function, given, tuple(labels), tuple(specs), tuple(outputs), mesh,
-        annotated(text, mesh, specs, outputs), tuple(applied),
+        annotated(text, mesh, specs, outputs, _priorities(labels, layout)), tuple(applied),
     )  # fmt: skip
 
 
@@ -278,10 +278,23 @@ def _result_specs(
     return [None, *kept]
 
 
-def annotated(text: str, mesh: Mesh, specs: Sequence[Spec], results: Sequence[Spec | None]) -> str:
+def _priorities(labels: Sequence[str], layout: str) -> list[int | None]:
+    """Let the batch of ZeRO-3 spread before the parameters: those are only stored in shards."""
+    late = layout == "zero3"
+    return [1 if late and not name.startswith("batch/") else None for name in labels]
+
+
+def annotated(
+    text: str,
+    mesh: Mesh,
+    specs: Sequence[Spec],
+    results: Sequence[Spec | None],
+    priorities: Sequence[int | None],
+) -> str:
     """Return the text of a module with these shardings on ``@main``.
 
-    JAX refuses in_shardings that do not divide a dimension, so they are put in afterwards.
+    JAX refuses in_shardings that do not divide a dimension, so they are put in afterwards; it has
+    no way to say a priority (of Shardy's propagation) at all.
     """
     module = parse(text, "jax", context())
     set_mesh(module, mesh)
@@ -291,11 +304,15 @@ def annotated(text: str, mesh: Mesh, specs: Sequence[Spec], results: Sequence[Sp
         if isinstance(op, func.FuncOp) and op.name.value == "main"
     ]
     with module.context:
-        for index, spec in enumerate(specs):
-            set_argument_sharding(main, index, sharding_attr(sharding_of(spec)))
+        for index, (spec, priority) in enumerate(zip(specs, priorities, strict=True)):
+            attr = sharding_attr(sharding_of(spec), priorities=[priority] * len(spec))
+            set_argument_sharding(main, index, attr)
         for index, result in enumerate(results):
             if result is not None:
-                set_result_sharding(main, index, sharding_attr(sharding_of(result)))
+                late = [max((p for p in priorities if p is not None), default=None)] * len(result)
+                set_result_sharding(
+                    main, index, sharding_attr(sharding_of(result), priorities=late)
+                )
     return to_text(module)
 
 
