@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import lift_meshes, mesh_from_module, mesh_ops, set_mesh
-from pai.dialects.types import dtype_name, num_elements
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
 from pai.passes.partition.localize import Localized, localize
@@ -15,7 +14,6 @@ from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import LocalModule, PartitionReport
 from pai.passes.partition.traffic import collective_uses
 from pai.passes.pipelines import COLLECTIVES
-from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidSharding
 from pai.runtime.mesh import Mesh
 

@@ -14,7 +14,6 @@ values inside a fused group, views, constants, arguments and results are not tem
 from __future__ import annotations
 
 import bisect
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
