@@ -118,7 +118,7 @@ def _slices(
     """Cut a dimension along atoms it is to have: the next ones, or one that is out of order."""
     have, want = layout[dim], target[dim]
     free = set(want) - used(layout)
-    choices = {(atom,) for atom in free}
+    choices: set[Atoms] = {(atom,) for atom in free}
     if want[: len(have)] == have:
         rest = want[len(have) :]
         choices |= {rest[:n] for n in range(1, len(rest) + 1) if set(rest[:n]) <= free}
