@@ -11,6 +11,7 @@ from pai.dialects.types import dtype_name, num_elements
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
 from pai.passes.partition.collectives.common import collectives
+from pai.passes.partition.fold_padding import FoldPadding
 from pai.passes.partition.localize import Localized, localize
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import CollectiveUse, LocalModule, PartitionReport
@@ -55,6 +56,7 @@ def partition(
         return _one_device(module, mesh)
     if found is None:
         set_mesh(module, mesh)
+    FoldPadding().run(module)
     Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit).run(module)
     out = localize(module, mesh=mesh, strict=strict)
     run_pipeline(module, CLEAN_UP)
