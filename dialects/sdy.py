@@ -112,6 +112,11 @@ def sharding_from_attr(attr: ir.Attribute) -> Sharding:
     return Sharding(tuple(tuple(map(axis_from_attr, dim.axes)) for dim in _dimensions(attr)))
 
 
+def unreduced_from_attr(attr: ir.Attribute) -> tuple[AxisRef, ...]:
+    """Return the axes over which devices hold addends of the value instead of the value."""
+    return tuple(map(axis_from_attr, sdy.TensorShardingAttr(attr).unreduced_axes))
+
+
 def options_from_attr(attr: ir.Attribute) -> tuple[DimOptions, ...]:
     """Return priority and openness of each dimension of an ``sdy.sharding``."""
     return tuple(DimOptions(dim.priority, dim.is_closed) for dim in _dimensions(attr))

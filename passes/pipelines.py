@@ -18,7 +18,7 @@ STAGES: dict[str, str] = {
     "simplify": "pai-inline,pai-legalize,pai-cse,pai-fold-constants,pai-dtype-cleanup,pai-cse,"
     "pai-dce",
     "strategy": "pai-auto-shard",
-    "partition": f"pai-propagate,pai-localize,{COLLECTIVES}",
+    "partition": f"pai-fold-padding,pai-propagate,pai-localize,{COLLECTIVES}",
     "fuse": "pai-fuse",
 }
 

@@ -10,6 +10,7 @@ REGISTRY: dict[str, str] = {
     "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
     "pai-dce": "pai.passes.simplify.dce:DeadCode",
     "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
+    "pai-fold-padding": "pai.passes.partition.fold_padding:FoldPadding",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
     "pai-share-collectives": "pai.passes.partition.collectives.share:ShareCollectives",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pai.dialects.mlir import ir, sdy
-from pai.dialects.sdy import SHARDING, sharding_from_attr
+from pai.dialects.sdy import SHARDING, sharding_from_attr, unreduced_from_attr
 from pai.passes.partition.emit import complex_constant, complex_elements, is_complex
 from pai.passes.rewrite import walk
 from pai.runtime.mesh import Sharding
@@ -65,7 +65,7 @@ def axis_cuts(module: ir.Module) -> dict[str, frozenset[int]]:
             }
     cuts: dict[str, set[int]] = {}
     for attr in attrs:
-        for axes in sharding_from_attr(attr).dims:
+        for axes in (*sharding_from_attr(attr).dims, unreduced_from_attr(attr)):
             for axis in axes:
                 if axis.sub_size is not None:
                     ends = {axis.pre_size, axis.pre_size * axis.sub_size}
@@ -78,6 +78,7 @@ SHARDING_ATTRIBUTES = {
     "sdy.reshard": ("sharding",),
     "sdy.sharding_constraint": ("sharding",),
     "sdy.manual_computation": ("in_shardings", "out_shardings"),
+    "sdy.named_computation": ("in_shardings", "out_shardings"),
     **dict.fromkeys(
         (
             "sdy.all_gather",
@@ -86,6 +87,8 @@ SHARDING_ATTRIBUTES = {
             "sdy.collective_permute",
             "sdy.all_reduce",
             "sdy.reduce_scatter",
+            "sdy.sharded_to_unreduced",
+            "sdy.replicated_to_unreduced",
         ),
         _OUT,
     ),

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pai.dialects.mlir import ir, sdy
-from pai.passes.partition.layout import Layout
-from pai.passes.rewrite import where
-from pai.runtime.errors import InvalidSharding
+from pai.dialects.sdy import unreduced_from_attr
+from pai.passes.partition.annotations import shardings_in
+from pai.passes.partition.layout import Atoms, Layout
 
 if TYPE_CHECKING:
     from pai.passes.partition.localize import Localizer
@@ -46,19 +46,46 @@ def localize_branches(self: Localizer, op: ir.Operation) -> None:
 
 
 def localize_manual(self: Localizer, op: ir.Operation) -> None:
-    """Inline a body that is already local along its manual axes."""
+    """Inline a body that is already local along its manual axes.
+
+    The body adds up what is unreduced along them, so the first device brings the value and the
+    others bring zeros; what it returns unreduced is added up here.
+    """
     axes = set(sdy.ManualAxesAttr(op.attributes["manual_axes"]))
     manual = {i for i, atom in enumerate(self.grid.atoms) if atom.axis in axes}
     inputs = self.layouts(op, "in_shardings", op.operands)
     outputs = self.layouts(op, "out_shardings", op.results)
+    pending = [_pending(self, op, name, manual) for name in ("in_shardings", "out_shardings")]
     body = op.regions[0].blocks[0]
-    for value, argument, layout in zip(op.operands, body.arguments, inputs, strict=True):
-        self.values[argument] = (self.get(value, layout), _free(layout, manual))
+    for value, argument, layout, atoms in zip(
+        op.operands, body.arguments, inputs, pending[0], strict=True
+    ):
+        local = self.get(value, layout)
+        self.values[argument] = (_on_first(self, local, atoms), _free(layout, manual))
     self.manual += 1
     returned = self.operations(body, [_free(layout, manual) for layout in outputs])
     self.manual -= 1
-    for value, local, layout in zip(op.results, returned, outputs, strict=True):
-        self.values[value] = (local, layout)
+    for value, local, layout, atoms in zip(op.results, returned, outputs, pending[1], strict=True):
+        kind = "or" if str(local.type.element_type) == "i1" else "add"
+        self.values[value] = (self.emit.all_reduce([local], kind, atoms)[0], layout)
+
+
+def _pending(self: Localizer, op: ir.Operation, name: str, manual: set[int]) -> list[Atoms]:
+    """Return per value the manual atoms along which the body sees addends of it."""
+    out = []
+    for attr in shardings_in(op.attributes[name]):
+        atoms = [a for axis in unreduced_from_attr(attr) for a in self.grid.atoms_of(axis)]
+        out.append(tuple(a for a in atoms if a in manual))
+    return out
+
+
+def _on_first(self: Localizer, local: ir.Value, atoms: Atoms) -> ir.Value:
+    """Return ``local`` on the first device along ``atoms``, and zeros on the others."""
+    if not atoms:
+        return local
+    emit = self.emit
+    first = emit.compare(emit.shard_index(atoms), "EQ", emit.scalar(0))
+    return emit.select(first, local, emit.constant(local.type, 0))
 
 
 def _free(layout: Layout, manual: set[int]) -> Layout:
@@ -83,11 +110,6 @@ def forward(self: Localizer, op: ir.Operation) -> None:
         self.values[result] = self.values[operand]
 
 
-def refuse(self: Localizer, op: ir.Operation) -> None:
-    """Refuse partial values that outlive their operation."""
-    raise InvalidSharding(f"{op.name}: unreduced values are not supported", where(op))
-
-
 CONTROL: dict[str, Step] = {
     "stablehlo.while": localize_while,
     "stablehlo.case": localize_branches,
@@ -99,6 +121,4 @@ STRUCTURE: dict[str, Step] = {
     "sdy.propagation_barrier": forward,
     "sdy.data_flow_edge": forward,
     "sdy.sharding_group": forward,
-    "sdy.sharded_to_unreduced": refuse,
-    "sdy.replicated_to_unreduced": refuse,
 }

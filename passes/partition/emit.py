@@ -15,6 +15,8 @@ from pai.passes.partition.layout import Atoms, Grid
 # order, take consecutive blocks along the dimension; pai-scatter-collectives reads it.
 BLOCK_GROUPS = "pai.block_groups"
 BLOCK_DIM = "pai.block_dim"
+# What the padding of a select_and_scatter holds, where pai-fold-padding has folded a pad.
+PAD_VALUE = "pai.pad_value"
 
 REDUCTIONS = {
     "add": "stablehlo.add",
@@ -41,7 +43,8 @@ def splat(type_: ir.Type, value: Any) -> ir.Attribute:
     """Return a dense attribute of ``type_``, not complex, with every element ``value``."""
     element = type_.element_type
     if isinstance(element, ir.IntegerType):
-        return ir.DenseElementsAttr.get_splat(type_, ir.IntegerAttr.get(element, int(value)))
+        bits = int(value) - (1 << 64) * (int(value) >= 1 << 63)  # what the bindings take is signed
+        return ir.DenseElementsAttr.get_splat(type_, ir.IntegerAttr.get(element, bits))
     return ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get(element, float(value)))
 
 

@@ -12,7 +12,8 @@ is taken:
 
 - pieces: each piece of another shard travels on its own, in rounds in which every device sends at
   most one and receives at most one (``pieces.py``).
-- gather: an all_gather, of which each device cuts its interval; counted in ``Emitter.gathered``.
+- gather: an all_gather, of which each device cuts its interval; counted in ``Emitter.gathered`` when
+  the interval is no smaller than the dimension.
 """
 
 from __future__ import annotations
@@ -241,6 +242,7 @@ def _gather(
     fill: ir.Value | None,
 ) -> ir.Value:
     whole = emit.all_gather(value, dim, atoms)
-    emit.gathered.append((value.type, whole.type))
+    if wish.length >= wish.size:
+        emit.gathered.append((value.type, whole.type))
     whole = emit.cut_end(whole, dim, wish.size)
     return _interval(emit, whole, dim, atoms, wish.starts, wish.length, fill)

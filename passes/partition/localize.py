@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pai.dialects.mlir import ir, sdy
+from pai.dialects.mlir import ir
 from pai.dialects.sdy import SHARDING, mesh_from_module, mesh_ops, sharding_from_attr
 from pai.dialects.types import dtype_name, is_static_tensor, num_elements
 from pai.passes.base import Pass
@@ -91,8 +91,8 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
     """Make ``@main`` of a propagated module local, in place.
 
     Raises:
-        InvalidSharding: no mesh, an unreduced value, or with ``strict`` an operand that has to be
-            gathered because its operation has no sharded form.
+        InvalidSharding: no mesh, or with ``strict`` an operand that has to be gathered because its
+            operation has no sharded form.
         UnsupportedOp: an operation that means nothing in a partitioned program.
         PassFailure: the result does not verify (a bug here, never a wrong program).
     """
@@ -144,8 +144,6 @@ class Localizer:
         if attr is None:
             return replicated(rank)
         if attr not in self._layouts:
-            if sdy.TensorShardingAttr(attr).unreduced_axes:
-                raise InvalidSharding(f"unreduced axes are not supported: {attr}")
             self._layouts[attr] = self.grid.layout(sharding_from_attr(attr))
         found = self._layouts[attr]
         return found if len(found) == rank else replicated(rank)

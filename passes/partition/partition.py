@@ -9,6 +9,7 @@ from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import lift_meshes, mesh_from_module, mesh_ops, set_mesh
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
+from pai.passes.partition.fold_padding import FoldPadding
 from pai.passes.partition.localize import Localized, localize
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import LocalModule, PartitionReport
@@ -53,6 +54,7 @@ def partition(
         return _one_device(module, mesh)
     if found is None:
         set_mesh(module, mesh)
+    FoldPadding().run(module)
     Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit).run(module)
     out = localize(module, mesh=mesh, strict=strict)
     run_pipeline(module, CLEAN_UP)

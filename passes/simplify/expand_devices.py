@@ -39,7 +39,10 @@ def replica_id(op: ir.Operation) -> Sequence[ir.Value]:
     "stablehlo.reduce_scatter",
 )
 def collective(op: ir.Operation) -> Sequence[ir.Value] | None:
-    """Drop a collective of device 0 with itself; those of a manual computation stay."""
+    """Drop a collective of each device with itself; those of a manual computation stay.
+
+    JAX writes one for a shard_map over axes of size 1.
+    """
     parent = op.parent
     while parent is not None:
         if parent.operation.name == "sdy.manual_computation":
@@ -47,7 +50,8 @@ def collective(op: ir.Operation) -> Sequence[ir.Value] | None:
         parent = parent.operation.parent
     attribute = op.attributes[_PAIRS if _PAIRS in op.attributes else _GROUPS]
     devices = np.asarray(ir.DenseElementsAttr(attribute))
-    if devices.size != (2 if _PAIRS in op.attributes else 1) or devices.any():
+    alone = devices.size > 0 and (devices == devices[:, :1]).all()
+    if not alone or 0 not in devices:
         raise refuse(
             op,
             f"{op.name} asks for other devices, and this program runs for one",

@@ -2,6 +2,7 @@
 
 from pai.passes.partition.handlers import (  # noqa: F401
     batched,
+    custom_calls,
     convolution,
     dynamic,
     elementwise,

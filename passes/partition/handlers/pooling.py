@@ -14,7 +14,7 @@ from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import cut
 from pai.passes.partition.emit import REDUCTIONS, array_attr, identity, tensor
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
-from pai.passes.partition.handlers.reductions import is_neutral, reduction_kind
+from pai.passes.partition.handlers.reductions import is_neutral, reduction_kind, repeats_init
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.handlers.windows import (
     Remainder,
@@ -60,13 +60,17 @@ def covering(window: Window, size: int, result: int) -> bool:
 
 
 def window_rule(op: ir.Operation) -> Rule:
-    """Share the dimensions; sliding windows follow their operand's split."""
+    """Share the dimensions; sliding windows follow their operand's split.
+
+    Where padding is not to be filled in with initial values, a padded dimension is whole.
+    """
     inputs = len(op.operands) // 2
     out, kind = Rule(), _kind(op)
     operand, result = whole(op.operands[0].type.rank), whole(op.operands[0].type.rank)
     sizes = zip(_windows(op), shape(op.operands[0]), shape(op.results[0]), strict=True)
     for dim, (window, size, count) in enumerate(sizes):
-        if 0 in (size, count):
+        padded = window.base_dilation > 1 or max(window.low, window.high) > 0
+        if 0 in (size, count) or (padded and not repeats_init(op)):
             continue
         operand[dim] = result[dim] = (out.factor(count),)
         if window.trivial or (kind and scanning(window, size)):

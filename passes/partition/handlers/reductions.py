@@ -16,6 +16,7 @@ from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.rule import Factors, Rule, whole
 
 KINDS = {name: kind for kind, name in REDUCTIONS.items()}
+IDEMPOTENT = ("max", "min", "and", "or")
 CHOOSERS = ("stablehlo.select", "stablehlo.maximum", "stablehlo.minimum")
 
 
@@ -113,6 +114,16 @@ def is_neutral(value: ir.Value, kind: str) -> bool:
     if is_complex(value.type):
         return kind == "add" and is_splat(value, 0)
     return is_splat(value, identity(kind, value.type.element_type))
+
+
+def repeats_init(op: ir.Operation) -> bool:
+    """Whether combining the initial value any number of times more changes no result of ``op``.
+
+    XLA leaves padding out of reduce_window's windows where StableHLO combines initial values, so
+    whoever fills padding in has to ask.
+    """
+    kind = region_kind(op.regions[0]) if len(op.operands) == 2 else None
+    return kind in IDEMPOTENT or (kind is not None and is_neutral(op.operands[1], kind))
 
 
 register(Handler(reduce_rule, build_reduce), "stablehlo.reduce")

@@ -1,0 +1,43 @@
+"""Generated differential tests: families of programs, drawn layouts, and how they are judged."""
+
+from generate.chain import chain
+from generate.choosing import choosing
+from generate.control import control
+from generate.convolution import convolution
+from generate.dot import dot
+from generate.draw import Family
+from generate.dynamic import dynamic
+from generate.elementwise import elementwise
+from generate.gather import gather
+from generate.linear_algebra import linear_algebra
+from generate.manual import manual
+from generate.moving import moving
+from generate.numbers_of_kinds import complex_numbers, small_integers
+from generate.random_bits import random_bits
+from generate.reduce import reduce
+from generate.scatter import scatter
+from generate.shaping import shaping
+from generate.sorting import sorting
+from generate.windows import windows
+
+FAMILIES: dict[str, Family] = {
+    "elementwise": elementwise,
+    "shaping": shaping,
+    "dot": dot,
+    "reduce": reduce,
+    "moving": moving,
+    "convolution": convolution,
+    "windows": windows,
+    "gather": gather,
+    "scatter": scatter,
+    "dynamic": dynamic,
+    "sorting": sorting,
+    "choosing": choosing,
+    "linear_algebra": linear_algebra,
+    "random_bits": random_bits,
+    "control": control,
+    "complex_numbers": complex_numbers,
+    "small_integers": small_integers,
+    "manual": manual,
+    "chain": chain,
+}
