@@ -32,6 +32,7 @@ from .step import arguments, forward_pass, names, training_step
 Spec = tuple[tuple[str, ...], ...]
 
 AXES = ("x", "y", "z")
+BATCH = 8
 MESHES = ((8,), (4, 2), (2, 2, 2), (3, 2))
 LAYOUTS = ("data", "zero3", "megatron", "vocabulary", "sequence", "expert", "spatial", "random")
 
@@ -168,8 +169,9 @@ def case(
     *,
     train: bool = True,
     config: Any = None,
-    size: int = 8,
+    size: int = BATCH,
     only_shapes: bool = False,
+    seed: int = 0,
 ) -> Case:
     """Return a model's training step or forward pass in a layout.
 
@@ -181,6 +183,7 @@ def case(
         config: the model's Config; the small one by default.
         size: batch size.
         only_shapes: shapes for arguments, so that real sizes take no memory.
+        seed: of the shardings of layout random.
 
     Raises:
         ValueError: when the layout does not apply to the model.
@@ -197,7 +200,9 @@ def case(
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(given)]
     logical = _logical(module, config)
     specs = [
-        _argument_spec(name, shape, logical, layout, mesh)
+        drawn(f"{seed} {name}", shape, mesh)
+        if layout == "random"
+        else _argument_spec(name, shape, logical, layout, mesh)
         for name, shape in zip(labels, shapes, strict=True)
     ]
     text, results = _lower(function, given)
@@ -253,8 +258,6 @@ def _argument_spec(
     role, _, path = name.partition("/")
     if role == "count":
         return ()
-    if layout == "random":
-        return drawn(name, shape, mesh)
     if layout == "zero3" and role != "batch":
         return widest(shape, mesh)
     kind = "params" if role in ("m", "v") else role

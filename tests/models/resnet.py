@@ -173,8 +173,7 @@ def _run(
     x = jax.nn.relu(norm(x, params["stem_norm"], "stem_norm"))
     window = (1, 3, 3, 1)
     edges = ((0, 0), (1, 1), (1, 1), (0, 0))
-    low = jnp.array(-jnp.inf, x.dtype)
-    x = jax.lax.reduce_window(x, low, jax.lax.max, window, (1, 2, 2, 1), edges)
+    x = jax.lax.reduce_window(x, -np.inf, jax.lax.max, window, (1, 2, 2, 1), edges)
     for name, _, _, _, stride in _plan(config):
         x = bottleneck(x, params["blocks"][name], norm, name, stride, constrain)
     out = x.mean((1, 2)) @ params["head"] + params["head_bias"]

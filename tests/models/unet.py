@@ -94,8 +94,7 @@ def block(x: jax.Array, p: Tree, config: Config, constrain: Constrain) -> jax.Ar
 def halve(x: jax.Array) -> jax.Array:
     """Return the maximum of each 2×2 window."""
     window = (1, 2, 2, 1)
-    low = jnp.array(-jnp.inf, x.dtype)
-    return jax.lax.reduce_window(x, low, jax.lax.max, window, window, "VALID")
+    return jax.lax.reduce_window(x, -np.inf, jax.lax.max, window, window, "VALID")
 
 
 def double(x: jax.Array, weight: jax.Array) -> jax.Array:
