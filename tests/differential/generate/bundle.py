@@ -32,7 +32,7 @@ def run_jobs(jobs: Sequence[Job]) -> list[list[list[np.ndarray]] | str]:
         return []
     try:
         return list(_run(jobs))
-    except Exception:  # noqa: BLE001  XLA raises ValueError and its own RuntimeError
+    except Exception:
         if len(jobs) == 1:
             return [_alone(jobs[0])]
     half = len(jobs) // 2
@@ -43,7 +43,7 @@ def _alone(job: Job) -> list[list[np.ndarray]] | str:
     """Run a job with XLA's usual options, which run some programs that the quick ones do not."""
     try:
         return _run([job], {})[0]
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 

@@ -7,10 +7,11 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
 from generate import moving, shaping
 from generate.draw import F32, Program, chance, sizes, subset
 from generate.draw import values as draw_values
-from jax import lax
 
 
 def chain(pick: Random) -> Program:
@@ -34,7 +35,10 @@ def chain(pick: Random) -> Program:
 
     def function(x, w, n):
         if grad:
-            total = lambda a, b: sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(a, b, n)))  # noqa: E731
+
+            def total(a, b):
+                return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(a, b, n)))
+
             return jax.grad(total, (0, 1))(x, w)
         return run(x, w, n)
 

@@ -6,8 +6,9 @@ from random import Random
 
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, subset, values
 from jax import lax
+
+from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, subset, values
 
 
 def choosing(pick: Random) -> Program:

@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import Program, chance, sizes, values
 from jax import lax
+
+from generate.draw import Program, chance, sizes, values
 
 
 def control(pick: Random) -> Program:
@@ -23,7 +24,9 @@ def control(pick: Random) -> Program:
     reverse, grad = chance(pick, 0.3), chance(pick, 0.3) and way in ("scan", "cond", "map")
 
     def function(a, w, xs, n):
-        run = lambda b: WAYS[way](b, w, xs, n, [BODIES[name] for name in bodies], reverse)  # noqa: E731
+        def run(b):
+            return WAYS[way](b, w, xs, n, [BODIES[name] for name in bodies], reverse)
+
         if grad:
             return jax.grad(lambda b: sum(jnp.sum(y**2) for y in jax.tree.leaves(run(b))))(a)
         return run(a)
@@ -49,7 +52,9 @@ def _fori(a, w, xs, n, bodies, reverse):
 
 
 def _while(a, w, xs, n, bodies, reverse):
-    body = lambda c: (c[0] + 1, bodies[0](c[1], w), c[2] + jnp.sum(c[1], 0))  # noqa: E731
+    def body(c):
+        return (c[0] + 1, bodies[0](c[1], w), c[2] + jnp.sum(c[1], 0))
+
     return lax.while_loop(lambda c: c[0] < jnp.abs(n) + 1, body, (n * 0, a, a[0]))
 
 

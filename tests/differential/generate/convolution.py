@@ -7,8 +7,9 @@ from random import Random
 
 import jax
 import jax.numpy as jnp
-from generate.draw import BF16, F16, F32, F64, Program, chance, permutation, values
 from jax import lax
+
+from generate.draw import BF16, F16, F32, F64, Program, chance, permutation, values
 
 
 def convolution(pick: Random) -> Program:

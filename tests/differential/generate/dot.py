@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import BF16, BOOL, C64, F16, F32, Program, chance, number, sizes, values
 from jax import lax
+
+from generate.draw import BF16, BOOL, C64, F16, F32, Program, chance, number, sizes, values
 
 
 def dot(pick: Random) -> Program:

@@ -21,6 +21,7 @@ F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 C64, BOOL = np.dtype(np.complex64), np.dtype(bool)
 FLOATS = [F32, F32, F32, F32, F64, BF16, F16]
 INTEGERS = [np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)]
+INDEX_TYPES = ("i4", "i4", "i4", "i8", "u1", "i2", "u4")
 SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10, 12)
 
 
@@ -126,7 +127,7 @@ def indices(
 ) -> np.ndarray:
     """Return indices into ``size`` elements, out of bounds too in ``wild`` of the draws."""
     rng = np.random.default_rng(pick.randrange(2**32))
-    dtype = dtype or pick.choice([np.dtype(t) for t in "i4 i4 i4 i8 u1 i2 u4".split()])
+    dtype = dtype or pick.choice([np.dtype(t) for t in INDEX_TYPES])
     low, high = 0, max(size, 1)
     if chance(pick, wild):
         low, high = -size - 2, 2 * size + 3

@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, values
 from jax import lax
+
+from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, values
 
 
 def dynamic(pick: Random) -> Program:
@@ -38,14 +39,17 @@ def dynamic(pick: Random) -> Program:
             dim = len(shape) - 1
             return lax.dynamic_slice_in_dim(a, at[dim], part[dim], dim)
         if way == "loop":
-            body = lambda i, c: lax.dynamic_update_slice(c, b, (at[0] + i.astype(kind), *at[1:]))  # noqa: E731
+
+            def body(i, c):
+                return lax.dynamic_update_slice(c, b, (at[0] + i.astype(kind), *at[1:]))
+
             return lax.fori_loop(0, 2, body, a)
-        loss = lambda c, d: (
-            jnp.sum(lax.dynamic_slice(c, at, part) * d)
-            + jnp.sum(  # noqa: E731
+
+        def loss(c, d):
+            return jnp.sum(lax.dynamic_slice(c, at, part) * d) + jnp.sum(
                 lax.dynamic_update_slice(c, d, at) ** 2
             )
-        )
+
         return jax.grad(loss, (0, 1))(a, b)
 
     return Program(function, [x, u, *starts], f"{way} {part} of {shape} at {starts} ({kind})")

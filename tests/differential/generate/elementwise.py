@@ -11,8 +11,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import FLOATS, INTEGERS, Program, chance, sizes, subset, values
 from jax import lax
+
+from generate.draw import FLOATS, INTEGERS, Program, chance, sizes, subset, values
 
 UNARY = {
     "abs": jnp.abs,

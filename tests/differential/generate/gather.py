@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import BOOL, C64, F32, Program, chance, indices, number, sizes, values
 from jax import lax
+
+from generate.draw import BOOL, C64, F32, Program, chance, indices, number, sizes, values
 
 MODES = ["clip", "fill", "promise_in_bounds"]
 

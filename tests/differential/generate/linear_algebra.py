@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
-from generate.draw import C64, F32, F64, Program, chance, sizes, values
 from jax import lax
+
+from generate.draw import C64, F32, F64, Program, chance, sizes, values
 
 
 def linear_algebra(pick: Random) -> Program:

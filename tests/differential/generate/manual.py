@@ -8,11 +8,11 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import F32, Program, chance, sizes, values
-from generate.layouts import draw_mesh
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from generate.draw import F32, Program, chance, sizes, values
+from generate.layouts import draw_mesh
 from pai.runtime.mesh import Mesh
 
 
@@ -89,12 +89,16 @@ def _mapped(pick: Random, mesh: Mesh, abstract: AbstractMesh) -> Program:
     return Program(function, [x], note, mesh=mesh, expected=[expected.astype(x.dtype)])
 
 
+def _ring(size: int) -> list[tuple[int, int]]:
+    return [(k, (k + 1) % size) for k in range(size)]
+
+
 BODIES = {
     "psum": lambda a, name, size: lax.psum(a, name),
     "pmax": lambda a, name, size: lax.pmax(a, name),
-    "permute": lambda a, name, size: lax.ppermute(a, name, [(k, (k + 1) % size) for k in range(size)]),
+    "permute": lambda a, name, size: lax.ppermute(a, name, _ring(size)),
     "index": lambda a, name, size: a * (1 + lax.axis_index(name)).astype(a.dtype),
-    "gather": lambda a, name, size: lax.all_gather(a, name, axis=1, tiled=True)[:, :: size or 1],
+    "gather": lambda a, name, size: lax.all_gather(a, name, axis=1, tiled=True)[:, ::size],
     "scatter": lambda a, name, size: jnp.repeat(
         lax.psum_scatter(a, name, scatter_dimension=0, tiled=True), size, 0
     ),

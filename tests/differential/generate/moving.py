@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import jax.numpy as jnp
-from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, subset, values
 from jax import lax
+
+from generate.draw import BOOL, C64, F32, Program, chance, number, sizes, subset, values
 
 
 def moving(pick: Random) -> Program:

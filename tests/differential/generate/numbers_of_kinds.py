@@ -6,8 +6,9 @@ from random import Random
 
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import BOOL, C64, INTEGERS, Program, chance, indices, sizes, subset, values
 from jax import lax
+
+from generate.draw import BOOL, C64, INTEGERS, Program, chance, indices, sizes, subset, values
 
 
 def complex_numbers(pick: Random) -> Program:
@@ -70,7 +71,7 @@ def _reduced(operation, start):
 
 
 def _ones(dtype):
-    return True if dtype == bool else (~np.zeros((), dtype)).item()
+    return (~np.zeros((), dtype)).item()
 
 
 INTEGER = {

@@ -16,7 +16,7 @@ def without_bitwise_collectives(text: str) -> str:
     with module.context:
         for op in [op for op in walk(module.operation) if op.name == "stablehlo.all_reduce"]:
             body = op.regions[0].blocks[0]
-            kind = list(body.operations)[0].operation.name
+            kind = next(iter(body.operations)).operation.name
             integer = op.operands[0].type.element_type
             if kind in BITWISE and str(integer) != "i1":
                 with op.location, ir.InsertionPoint(op):

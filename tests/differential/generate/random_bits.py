@@ -6,8 +6,9 @@ from random import Random
 
 import jax
 import numpy as np
-from generate.draw import Program, chance, sizes, values
 from jax import lax
+
+from generate.draw import Program, chance, sizes, values
 
 
 def random_bits(pick: Random) -> Program:

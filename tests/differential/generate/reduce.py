@@ -7,6 +7,8 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
 from generate.draw import (
     BOOL,
     C64,
@@ -20,7 +22,6 @@ from generate.draw import (
     subset,
     values,
 )
-from jax import lax
 
 KINDS = {
     "add": lax.add,
@@ -54,7 +55,7 @@ def _plain(pick: Random) -> Program:
     if kind in ("absmax",) and dtype.kind not in "if":
         dtype = F32
     shape = sizes(pick, pick.randint(1, 4))
-    if kind == "mul" or kind == "absmax":
+    if kind in {"mul", "absmax"}:
         shape = [min(n, 5) for n in shape]
     dims = subset(pick, range(len(shape)), 1)
     x = values(pick, shape, dtype, special=kind in ("add", "max", "min") and chance(pick, 0.1))
@@ -114,9 +115,12 @@ def _several(pick: Random) -> Program:
             return lax.reduce((a, n, b), init, _carrying, dims)
         zero = jnp.float32(0)
         if body == "sums":
-            return lax.reduce((a, b), (zero, zero), lambda l, r: (l[0] + r[0], l[1] + r[1]), dims)
+            return lax.reduce((a, b), (zero, zero), lambda p, q: (p[0] + q[0], p[1] + q[1]), dims)
         if body == "sum and max":
-            join = lambda l, r: (l[0] + r[0], jnp.maximum(l[1], r[1]))  # noqa: E731
+
+            def join(p, q):
+                return p[0] + q[0], jnp.maximum(p[1], q[1])
+
             return lax.reduce((a, b), (zero, jnp.float32(-jnp.inf)), join, dims)
         ones = jnp.ones_like(a)
         return lax.reduce((a, jnp.zeros_like(a), ones), (zero, zero, zero), _welford, dims)
@@ -134,16 +138,23 @@ def _better(body: str):
     def join(left, right):
         (a, i), (b, j) = left, right
         first = a > b if body == "argmax" else a < b
-        keep = first | (a != a) | ((a == b) & (i < j))
-        keep = keep & ~((b != b) & ((a == a) | (j < i)))
+        keep = _wins(first, a, b, i, j)
         return jnp.where(keep, a, b), jnp.where(keep, i, j)
 
     return join
 
 
+def _wins(first, a, b, i, j):
+    """Whether (a, i) goes before (b, j): what is no number first, then the smaller position."""
+    if not jnp.issubdtype(a.dtype, jnp.floating):
+        return first | ((a == b) & (i < j))
+    keep = first | jnp.isnan(a) | ((a == b) & (i < j))
+    return keep & ~(jnp.isnan(b) & (~jnp.isnan(a) | (j < i)))
+
+
 def _carrying(left, right):
     (a, i, p), (b, j, q) = left, right
-    keep = ((a > b) | ((a == b) & (i < j)) | (a != a)) & ~((b != b) & ((a == a) | (j < i)))
+    keep = _wins(a > b, a, b, i, j)
     return jnp.where(keep, a, b), jnp.where(keep, i, j), jnp.where(keep, p, q)
 
 
@@ -169,8 +180,11 @@ def _named(pick: Random) -> Program:
         if not grad:
             return out
         smooth = [n for n in names if n not in DISCRETE] or ["softmax"]
+
         # Weights, or the gradient of a softmax's sum would be zero.
-        weigh = lambda y: jnp.sum(y * (1 + lax.iota(jnp.float32, y.size).reshape(y.shape)))  # noqa: E731
+        def weigh(y):
+            return jnp.sum(y * (1 + lax.iota(jnp.float32, y.size).reshape(y.shape)))
+
         return jax.grad(lambda b: sum(weigh(NAMED[n](b, dim, dims)) for n in smooth))(a)
 
     return Program(function, [x], f"{names} {dim} {dims} grad={grad}", tolerance=1e-4)

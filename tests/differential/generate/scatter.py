@@ -7,9 +7,10 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
 from generate.draw import BOOL, C64, F32, Program, chance, indices, number, sizes, values
 from generate.gather import index_numbers
-from jax import lax
 
 KINDS = {
     "add": lax.scatter_add,
@@ -50,10 +51,8 @@ def _raw(pick: Random) -> Program:
     dtype = pick.choice([number(pick), F32, F32])
     if kind in ("add", "set") and chance(pick, 0.15):
         dtype = pick.choice([C64, BOOL]) if kind == "set" else C64
-    inner, update = iter(batch_at), []
-    windows = iter(width[d] for d in kept)
-    for dim in range(rank):
-        update.append(next(windows) if dim in offset else next(inner))
+    inner, windows = iter(batch_at), iter([width[d] for d in kept])
+    update = [next(windows) if dim in offset else next(inner) for dim in range(rank)]
     x, u = values(pick, shape, dtype), values(pick, update, dtype)
     if kind == "mul" and dtype.kind not in "iu":
         u = (np.sign(u) * (1 + abs(u) / 8)).astype(dtype)
@@ -92,7 +91,10 @@ def _named(pick: Random) -> Program:
             return jnp.bincount(n, length=shape[0]), jnp.zeros(shape[0], jnp.int32).at[n].add(1)
         if way == "segments":
             return jax.ops.segment_sum(v, n, shape[0]), jax.ops.segment_max(v, n, shape[0])
-        loss = lambda b, w: jnp.sum(b.at[n].add(w, mode="drop") ** 2)  # noqa: E731
+
+        def loss(b, w):
+            return jnp.sum(b.at[n].add(w, mode="drop") ** 2)
+
         return jax.grad(loss, (0, 1))(a, v)
 
     arrays = [x, n, m, u, v, order.astype(np.int32)]

@@ -6,6 +6,8 @@ from random import Random
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
 from generate.draw import (
     BOOL,
     C64,
@@ -18,7 +20,6 @@ from generate.draw import (
     subset,
     values,
 )
-from jax import lax
 
 
 def shaping(pick: Random) -> Program:

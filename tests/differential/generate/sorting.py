@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import F32, Program, chance, number, sizes, values
 from jax import lax
+
+from generate.draw import F32, Program, chance, number, sizes, values
 
 
 def sorting(pick: Random) -> Program:

@@ -7,8 +7,9 @@ from random import Random
 import jax
 import jax.numpy as jnp
 import numpy as np
-from generate.draw import F32, F64, Program, chance, number, sizes, values
 from jax import lax
+
+from generate.draw import F32, F64, Program, chance, number, sizes, values
 
 KINDS = {"add": (lax.add, 0), "max": (lax.max, None), "min": (lax.min, None), "mul": (lax.mul, 1)}
 
@@ -86,7 +87,9 @@ def _cumulative(pick: Random) -> Program:
     grad = dtype == F32 and chance(pick, 0.3)
 
     def function(a):
-        scan = lambda b: CUMULATIVE[name](b, axis=dim, reverse=back)  # noqa: E731
+        def scan(b):
+            return CUMULATIVE[name](b, axis=dim, reverse=back)
+
         if grad:
             return jax.grad(lambda b: jnp.sum(scan(b) ** 2))(a)
         return scan(a)
