@@ -6,10 +6,11 @@ that also report, and the pipelines here are their rewrites alone, for ``pai-opt
 
 from __future__ import annotations
 
-# Collectives of a local module: equal ones shared, those of what a loop does not change moved out,
-# sums reduced once, blocks scattered, accumulators reduced behind their loop, neighbours joined.
+# Collectives of a local module: gathers before broadcasts, equal ones shared, those of what a loop
+# does not change moved out, sums reduced once, blocks scattered, accumulators reduced behind their
+# loop, neighbours joined.
 COLLECTIVES = (
-    "pai-share-collectives,pai-hoist-collectives,pai-reassociate-collectives,"
+    "pai-narrow-gathers,pai-share-collectives,pai-hoist-collectives,pai-reassociate-collectives,"
     "pai-scatter-collectives,pai-reassociate-collectives,pai-sink-collectives,"
     "pai-share-collectives,pai-combine-collectives"
 )

@@ -13,6 +13,7 @@ REGISTRY: dict[str, str] = {
     "pai-fold-padding": "pai.passes.partition.fold_padding:FoldPadding",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
     "pai-localize": "pai.passes.partition.localize:Localize",
+    "pai-narrow-gathers": "pai.passes.partition.collectives.narrow:NarrowGathers",
     "pai-share-collectives": "pai.passes.partition.collectives.share:ShareCollectives",
     "pai-hoist-collectives": "pai.passes.partition.collectives.hoist:HoistCollectives",
     "pai-scatter-collectives": "pai.passes.partition.collectives.scatter:ScatterCollectives",

@@ -40,7 +40,7 @@ ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
     "residual": ("batch", "stream", None),
     "hidden": ("batch", None, "hidden"),
     "heads": ("batch", None, "heads", None),
-    "logits": ("batch", None, "vocabulary"),
+    "logits": ("batch", "stream", "vocabulary"),
     "experts": ("experts", "groups", None, None),
     "expert_hidden": ("experts", "groups", None, "hidden"),
     "image": ("batch", "height", "columns", None),
