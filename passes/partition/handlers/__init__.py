@@ -2,8 +2,8 @@
 
 from pai.passes.partition.handlers import (  # noqa: F401
     batched,
-    custom_calls,
     convolution,
+    custom_calls,
     dynamic,
     elementwise,
     indexing,
