@@ -30,6 +30,8 @@ RELAXED = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_t
 def compare_drawn(data, family, mode):
     """Lay one drawn program over a drawn mesh and compare it with one device."""
     program = data.draw(FAMILIES[family])
+    if data.draw(st.integers(0, 3)) == 0:
+        program = program.of_integers()
     sizes = data.draw(st.sampled_from(MESHES))
     mesh, axes = mesh_of(*sizes), "xyz"[: len(sizes)]
     pick = random.Random(data.draw(st.integers(0, 999)))

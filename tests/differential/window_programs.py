@@ -7,6 +7,7 @@ in any order and ties happen.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,24 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class WindowProgram:
-    """A module of one operation and the shapes of its arguments, all f32."""
+    """A module of one operation and the shapes of its arguments, all f32 or all i32."""
 
     text: str
     shapes: tuple[tuple[int, ...], ...]
 
+    def of_integers(self) -> WindowProgram:
+        """Return the same program on i32."""
+        text = self.text.replace("0xFF800000", "-2147483648").replace("0x7F800000", "2147483647")
+        text = re.sub(r"dense<(-?\d+)\.0>", r"dense<\1>", text)
+        return WindowProgram(re.sub(r"(<|x)f32>", r"\1i32>", text), self.shapes)
+
     def arguments(self) -> list[np.ndarray]:
         """Return arguments that are the same every time; some values repeat, many are negative."""
         rng = np.random.default_rng(len(self.text))
-        return [(rng.integers(-9, 4, shape) / 2).astype(np.float32) for shape in self.shapes]
+        values = [rng.integers(-9, 4, shape) for shape in self.shapes]
+        if "i32" in self.text:
+            return [value.astype(np.int32) for value in values]
+        return [(value / 2).astype(np.float32) for value in values]
 
 
 def kind(shape: Sequence[int], element: str = "f32") -> str:
