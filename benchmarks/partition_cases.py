@@ -165,16 +165,25 @@ def table(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(lines)
 
 
-def chunks_of(families: Sequence[str], cases: int, done: set[tuple[str, int]]) -> Any:
-    """Return (family, numbers) chunks of what is left to do, the families in turn."""
-    each = -(-cases // len(families))
-    out = []
-    for first in range(0, each, CHUNK):
-        for family in families:
-            numbers = [n for n in range(first, min(first + CHUNK, each)) if (family, n) not in done]
-            if numbers:
-                out.append((family, numbers))
-    return out
+def chunks_of(
+    shares: dict[str, float], cases: int, done: set[tuple[str, int]]
+) -> list[tuple[str, list[int]]]:
+    """Return (family, numbers) chunks of what is left to do, the families in turn.
+
+    Args:
+        shares: how much of the cases each family gets.
+        cases: in all.
+        done: cases to leave out.
+    """
+    out: list[tuple[float, str, list[int]]] = []
+    for family, share in shares.items():
+        count = -(-cases * share // sum(shares.values()))
+        for first in range(0, int(count), CHUNK):
+            numbers = range(first, min(first + CHUNK, int(count)))
+            left = [number for number in numbers if (family, number) not in done]
+            if left:
+                out.append((first / count, family, left))
+    return [(family, numbers) for _, family, numbers in sorted(out)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,14 +202,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     sys.path.insert(0, str(TESTS))
     os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    from generate import FAMILIES  # noqa: PLC0415
+    from generate import FAMILIES, WEIGHTS  # noqa: PLC0415
 
     families = options.family or list(FAMILIES)
     if options.case is not None:
         return show(families[0], options.case)
     verdicts, _ = read(options.out)
     kept = {k for k, v in verdicts.items() if not options.again or v["status"] == "right"}
-    sweep(chunks_of(families, options.cases, kept), options.jobs, options.out)
+    shares = {family: WEIGHTS.get(family, 1.0) for family in families}
+    sweep(chunks_of(shares, options.cases, kept), options.jobs, options.out)
     verdicts, seconds = read(options.out)
     print(table(verdicts.values()))
     print(f"\n{len(verdicts)} cases in {seconds:.0f} s on {options.jobs} processes")

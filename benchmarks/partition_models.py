@@ -3,7 +3,8 @@
 ``python -m benchmarks.partition_models [--jobs 2] [--json FILE]`` prints a row for each training
 step and forward pass: right or not, the largest error, collectives and their bytes, seconds. What
 does not apply is listed with its reason. Cells run in child processes, so one that aborts or hangs
-is a result too. ``--seeds N`` adds random shardings, ``--models`` and ``--layouts`` choose.
+is a result too. ``--seeds N`` adds random shardings, ``--models`` and ``--layouts`` choose. Rows
+are appended to FILE as they come, and those it already holds are not run again.
 """
 
 from __future__ import annotations
@@ -126,15 +127,21 @@ class Child:
             self.process.wait()
 
 
-def run_all(rows: Iterable[Row], jobs: int) -> list[Row]:
-    """Run the cells in ``jobs`` processes; a model stays with one, which keeps its reference."""
+def run_all(rows: Iterable[Row], jobs: int, file: Path | None) -> list[Row]:
+    """Run the cells in ``jobs`` processes; a model stays with one, which keeps its reference.
+
+    Returns the rows of ``file``, to which each is appended, and the new ones.
+    """
+    done = _read(file)
+    known = {_name(row) for row in done}
+    lock = threading.Lock()
     work: queue.Queue[list[Row]] = queue.Queue()
     groups: dict[tuple[str, bool, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["model"], row["train"], row["dtype"]), []).append(row)
+        if _name(row) not in known:
+            groups.setdefault((row["model"], row["train"], row["dtype"]), []).append(row)
     for group in groups.values():
         work.put(group)
-    done: list[Row] = []
 
     def loop() -> None:
         child = Child()
@@ -144,9 +151,17 @@ def run_all(rows: Iterable[Row], jobs: int) -> list[Row]:
             except queue.Empty:
                 break
             for row in group:
-                done.append(child.run(row))
-                print(_line(done[-1]), file=sys.stderr, flush=True)
+                answer = child.run(row)
+                with lock:
+                    keep(answer)
         child.close()
+
+    def keep(row: Row) -> None:
+        done.append(row)
+        print(_line(row), file=sys.stderr, flush=True)
+        if file is not None:
+            with file.open("a") as out:
+                out.write(json.dumps(row) + "\n")
 
     threads = [threading.Thread(target=loop) for _ in range(jobs)]
     for thread in threads:
@@ -154,6 +169,12 @@ def run_all(rows: Iterable[Row], jobs: int) -> list[Row]:
     for thread in threads:
         thread.join()
     return done
+
+
+def _read(file: Path | None) -> list[Row]:
+    if file is None or not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def _name(row: Row) -> str:
@@ -194,6 +215,7 @@ def _cell(rows: Sequence[Row]) -> str:
 
 
 def _print(rows: Sequence[Row]) -> None:
+    rows = sorted(rows, key=_name)
     console = Console(width=200)
     console.print(summary(rows))
     layouts = _layouts()
@@ -213,7 +235,7 @@ def main() -> int:
     """Run and print; the exit code is 1 when a cell is not right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write every row here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="rows, a line of JSON each")
     parser.add_argument("--models", default="", help="comma-separated names (default: all)")
     parser.add_argument("--layouts", default="", help="comma-separated names (default: all)")
     parser.add_argument("--seeds", type=int, default=1, help="random shardings per cell")
@@ -225,10 +247,7 @@ def main() -> int:
     models, names = (
         [name for name in text.split(",") if name] for text in (arguments.models, arguments.layouts)
     )
-    rows = run_all(wanted(models, names, arguments.seeds), arguments.jobs)
-    rows.sort(key=_name)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = run_all(wanted(models, names, arguments.seeds), arguments.jobs, arguments.json)
     _print(rows)
     return int(any(row["state"] != "right" for row in rows))
 

@@ -1,25 +1,26 @@
 """Give each device an interval of a sharded dimension: slices, pads, reversals, halos.
 
 Device shard d wants elements [starts[d], starts[d] + length) of the global dimension; what lies
-outside the dimension is ``fill``. There are four ways, and the one that moves the fewest elements
+outside the dimension is ``fill``. There are these ways, and the one that moves the fewest elements
 is taken:
 
 - shift: every interval is one whole piece of one shard: slice, one collective_permute.
-- halo: the edges of the neighbours, concatenated around the own shard::
+- halo: the edges of the neighbours, concatenated around the own shard; two shards exchange their
+  edges in one step::
 
       %l = collective_permute (slice %x [L-wl:L])      %r = collective_permute (slice %x [0:wr])
       %y = slice (concatenate %l, %x, %r) at starts[d] - d * L + wl
 
 - pieces: each piece of another shard travels on its own, in rounds in which every device sends at
   most one and receives at most one (``pieces.py``).
-- gather: an all_gather, of which each device cuts its interval; counted in ``Emitter.gathered`` when
+- gather: an all_gather, of which each device cuts its interval; noted in ``Emitter.gathered`` when
   the interval is no smaller than the dimension.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
@@ -36,32 +37,6 @@ from pai.passes.partition.cutting import (
 from pai.passes.partition.emit import Emitter
 from pai.passes.partition.layout import Atoms
 from pai.passes.partition.pieces import Piece, fetch_pieces, pairs, pieces, rounds
-
-
-@dataclass(frozen=True)
-class Wish:
-    """The intervals [starts[d], +length) of a dimension of ``size``, in shards of ``local``."""
-
-    size: int
-    local: int
-    starts: tuple[int, ...]
-    length: int
-
-    @property
-    def unmoved(self) -> bool:
-        """Whether every shard wants exactly what it holds."""
-        own = (d * self.local for d in range(len(self.starts)))
-        return self.length == self.local and self.starts == tuple(own)
-
-    def reach(self) -> tuple[int, int]:
-        """Return how many elements before and behind its own some shard needs."""
-        left = right = 0
-        for d, start in enumerate(self.starts):
-            low, high = max(start, 0), min(start + self.length, self.size)
-            if low < high:
-                left = max(left, d * self.local - low)
-                right = max(right, high - (d + 1) * self.local)
-        return left, right
 
 
 def fetch(
@@ -86,163 +61,181 @@ def fetch(
         length: length of the interval, the same for every shard.
         fill: scalar for what lies outside of [0, size); None when it does not matter.
     """
-    wish = Wish(size, value.type.shape[dim], tuple(starts), length)
-    wanted = pieces(wish.starts, length, wish.local, size)
-    if wish.unmoved:
-        covered = fill is None or len(starts) * wish.local == size
-        return value if covered else emit.mask_tail(value, dim, size, atoms, fill)
-    if _is_shift(wish, wanted):
-        return _shift(emit, value, dim, atoms, wish, wanted, fill)
-    moves = [group for group in rounds(wanted) if group[0].source != group[0].target]
-    costs = {
-        _halo: sum(wish.reach()),
-        _gather: (len(starts) - 1) * wish.local,
-        fetch_pieces: sum(max(p.size for p in group) for group in moves),
-    }
-    cheapest = min(costs, key=lambda form: costs[form])
-    if cheapest is fetch_pieces:
-        zero = fill if fill is not None else zero_of(emit, value)
-        return fetch_pieces(emit, value, dim, atoms, wanted, length, zero)
-    form = _halo if cheapest is _halo else _gather
-    return form(emit, value, dim, atoms, wish, fill)
+    return _Fetch(emit, value, dim, atoms, size, tuple(starts), length, fill).run()
 
 
-# The whole interval of every shard is one piece.
+@dataclass(frozen=True)
+class _Fetch:
+    """One call of `fetch`; the fields are its arguments."""
 
+    emit: Emitter
+    value: ir.Value
+    dim: int
+    atoms: Atoms
+    size: int
+    starts: tuple[int, ...]
+    length: int
+    fill: ir.Value | None
 
-def _is_shift(wish: Wish, wanted: Sequence[Piece]) -> bool:
-    sources, targets = {p.source for p in wanted}, {p.target for p in wanted}
-    whole = all(p.size == wish.length and not p.target_start for p in wanted)
-    place = {p.source_start for p in wanted}
-    return whole and len(place) == 1 and len(sources) == len(targets) == len(wanted)
+    @property
+    def local(self) -> int:
+        """Elements of a shard."""
+        return int(self.value.type.shape[self.dim])
 
+    @property
+    def shards(self) -> int:
+        return len(self.starts)
 
-def _shift(
-    emit: Emitter,
-    value: ir.Value,
-    dim: int,
-    atoms: Atoms,
-    wish: Wish,
-    wanted: Sequence[Piece],
-    fill: ir.Value | None,
-) -> ir.Value:
-    begin = wanted[0].source_start
-    out = cut(emit, value, dim, begin, begin + wish.length)
-    if any(p.source != p.target for p in wanted):
-        out = emit.collective_permute(out, pairs(emit, atoms, wanted))
-    elif len(wanted) == len(wish.starts) or fill is None:
+    def run(self) -> ir.Value:
+        """Choose the way that moves least."""
+        if self.length == self.local and self.starts == tuple(self.own_starts()):
+            if self.fill is None:
+                return self.value
+            return self.emit.mask_tail(self.value, self.dim, self.size, self.atoms, self.fill)
+        wanted = pieces(self.starts, self.length, self.local, self.size)
+        if self.is_shift(wanted):
+            return self.shift(wanted)
+        moves = [group for group in rounds(wanted) if group[0].source != group[0].target]
+        left, right = self.reach()
+        ways: list[tuple[int, Callable[[], ir.Value]]] = [
+            (max(left, right) if self.exchanges() else left + right, self.halo),
+            ((self.shards - 1) * self.local, self.gather),
+            (sum(max(p.size for p in group) for group in moves), lambda: self.pieces(wanted)),
+        ]
+        return min(ways, key=lambda way: way[0])[1]()
+
+    def own_starts(self) -> range:
+        """Return where each shard's own elements begin."""
+        return range(0, self.shards * self.local, self.local)
+
+    def reach(self) -> tuple[int, int]:
+        """Return how many elements before and behind its own some shard needs."""
+        left = right = 0
+        for own, start in zip(self.own_starts(), self.starts, strict=True):
+            low, high = max(start, 0), min(start + self.length, self.size)
+            if low < high:
+                left, right = max(left, own - low), max(right, high - own - self.local)
+        return left, right
+
+    # The whole interval of every shard is one piece.
+
+    def is_shift(self, wanted: Sequence[Piece]) -> bool:
+        sources, targets = {p.source for p in wanted}, {p.target for p in wanted}
+        whole = all(p.size == self.length and not p.target_start for p in wanted)
+        places = {p.source_start for p in wanted}
+        return whole and len(places) == 1 and len(sources) == len(targets) == len(wanted)
+
+    def shift(self, wanted: Sequence[Piece]) -> ir.Value:
+        begin = wanted[0].source_start
+        out = cut(self.emit, self.value, self.dim, begin, begin + self.length)
+        moved = any(p.source != p.target for p in wanted)
+        if moved:
+            out = self.emit.collective_permute(out, pairs(self.emit, self.atoms, wanted))
+        received = {p.target for p in wanted}
+        everyone = len(received) == self.shards
+        if self.fill is None or everyone or (moved and is_splat(self.fill, 0)):
+            return out
+        has = entry(self.emit, [int(d in received) for d in range(self.shards)], self.atoms)
+        mask = self.emit.compare(has, "NE", self.emit.scalar(0))
+        return choose(self.emit, mask, out, self.fill)
+
+    # The edges of the neighbours around the own shard.
+
+    def halo(self) -> ir.Value:
+        left, _ = self.reach()
+        parts = self.exchanged() if self.exchanges() else self.hops()
+        whole = join(self.emit, parts, self.dim)
+        own = self.own_starts()
+        places = [start - o + left for start, o in zip(self.starts, own, strict=True)]
+        return self.interval(whole, places)
+
+    def hops(self) -> list[ir.Value]:
+        """Return, in order, the parts of shards that lie within reach, from near and far."""
+        left, right = self.reach()
+        local, out = self.local, []
+        for hop in range(-math.ceil(left / local), math.ceil(right / local) + 1):
+            begin = max(0, -left - hop * local)
+            end = min(local, right + local - hop * local)
+            part = cut(self.emit, self.value, self.dim, begin, end)
+            if hop:
+                places = range(max(0, -hop), min(self.shards, self.shards - hop))
+                route = [Piece(d + hop, d) for d in places]
+                part = self.emit.collective_permute(part, pairs(self.emit, self.atoms, route))
+            out.append(self.masked(part, hop * local + begin, zeros=hop != 0))
         return out
-    received = {p.target for p in wanted}
-    if fill is None or len(received) == len(wish.starts):
-        return out
-    has = [int(d in received) for d in range(len(wish.starts))]
-    return choose(emit, emit.compare(entry(emit, has, atoms), "NE", emit.scalar(0)), out, fill)
 
+    def exchanges(self) -> bool:
+        """Whether there are two shards, each of which wants an edge of the other."""
+        left, right = self.reach()
+        return self.shards == 2 and min(left, right) > 0 and max(left, right) <= self.local
 
-# The edges of the neighbours around the own shard.
+    def exchanged(self) -> list[ir.Value]:
+        """Let two shards swap edges; each has what it received on both of its sides."""
+        left, right = self.reach()
+        width, emit = max(left, right), self.emit
+        start = entry(emit, [self.local - width, 0], self.atoms)
+        edge = dynamic_cut(emit, self.value, self.dim, start, width)
+        route = pairs(emit, self.atoms, [Piece(0, 1), Piece(1, 0)])
+        edge = emit.collective_permute(edge, route)
+        before = cut(emit, edge, self.dim, width - left, width)
+        behind = cut(emit, edge, self.dim, 0, right)
+        return [
+            self.masked(before, -left, zeros=False),
+            self.masked(self.value, 0, zeros=False),
+            self.masked(behind, self.local, zeros=False),
+        ]
 
+    def masked(self, part: ir.Value, shift: int, *, zeros: bool) -> ir.Value:
+        """Put ``fill`` where a part, which begins ``shift`` behind the own, leaves the dimension.
 
-def _halo(
-    emit: Emitter,
-    value: ir.Value,
-    dim: int,
-    atoms: Atoms,
-    wish: Wish,
-    fill: ir.Value | None,
-) -> ir.Value:
-    left, right = wish.reach()
-    local, count = wish.local, len(wish.starts)
-    parts = []
-    for hop in range(-math.ceil(left / local), math.ceil(right / local) + 1):
-        begin = max(0, -left - hop * local)
-        end = min(local, right + local - hop * local)
-        part = cut(emit, value, dim, begin, end)
-        if hop:
-            route = [Piece(d + hop, d) for d in range(count) if 0 <= d + hop < count]
-            part = emit.collective_permute(part, pairs(emit, atoms, route))
-        part = _masked(emit, part, dim, atoms, wish, hop * local + begin, fill, received=hop != 0)
-        parts.append(part)
-    whole = join(emit, parts, dim)
-    places = [start - d * local + left for d, start in enumerate(wish.starts)]
-    return _interval(emit, whole, dim, atoms, places, wish.length, fill)
-
-
-def _masked(
-    emit: Emitter,
-    part: ir.Value,
-    dim: int,
-    atoms: Atoms,
-    wish: Wish,
-    shift: int,
-    fill: ir.Value | None,
-    *,
-    received: bool,
-) -> ir.Value:
-    """Put ``fill`` where a part, which begins at d * local + ``shift``, leaves the dimension.
-
-    Devices without a neighbour have received zeros. Elements that no shard wants stay as they are.
-    """
-    if fill is None:
+        Elements that no shard wants stay as they are; so does what nobody sent, if it is ``zeros``
+        as it should be.
+        """
+        if self.fill is None:
+            return part
+        emit, width = self.emit, part.type.shape[self.dim]
+        begins = [own + shift for own in self.own_starts()]
+        low = high = partial = False
+        for begin, start in zip(begins, self.starts, strict=True):
+            seen = range(max(begin, start), min(begin + width, start + self.length))
+            unsent = begin + width <= 0 or begin >= self.shards * self.local
+            if not seen or (zeros and unsent and is_splat(self.fill, 0)):
+                continue
+            low, high = low or seen.start < 0, high or seen.stop > self.size
+            partial = partial or begin < 0 < begin + width or begin < self.size < begin + width
+        if not low and not high:
+            return part
+        base = entry(emit, begins, self.atoms)
+        if partial:
+            sizes = list(part.type.shape)
+            positions = emit.positions(sizes, self.dim, ())
+            base = emit.binary("add", positions, emit.broadcast(base, sizes, []))
+        for wanted, direction, limit in ((low, "GE", 0), (high, "LT", self.size)):
+            if wanted:
+                mask = emit.compare(base, direction, emit.constant(base.type, limit))
+                part = choose(emit, mask, part, self.fill)
         return part
-    width, local = part.type.shape[dim], wish.local
-    begins = [d * local + shift for d in range(len(wish.starts))]
-    low = high = partial = False
-    for begin, start in zip(begins, wish.starts, strict=True):
-        seen = range(max(begin, start), min(begin + width, start + wish.length))
-        outside = begin + width <= 0 or begin >= len(begins) * local
-        if not seen or (received and outside and is_splat(fill, 0)):
-            continue
-        low, high = low or seen.start < 0, high or seen.stop > wish.size
-        partial = partial or begin < 0 < begin + width or begin < wish.size < begin + width
-    if not low and not high:
-        return part
-    base = entry(emit, begins, atoms)
-    if partial:
-        sizes = list(part.type.shape)
-        positions = emit.positions(sizes, dim, ())
-        base = emit.binary("add", positions, emit.broadcast(base, sizes, []))
-    if low:
-        part = choose(emit, emit.compare(base, "GE", emit.constant(base.type, 0)), part, fill)
-    if high:
-        limit = emit.constant(base.type, wish.size)
-        part = choose(emit, emit.compare(base, "LT", limit), part, fill)
-    return part
 
+    def interval(self, value: ir.Value, places: Sequence[int]) -> ir.Value:
+        """Cut [places[d], +length) out of ``value``; what lies outside of it is ``fill``."""
+        size = value.type.shape[self.dim]
+        places = [min(max(place, -self.length), size) for place in places]
+        low, high = max(0, -min(places)), max(0, max(places) + self.length - size)
+        value = pad_edges(self.emit, value, self.dim, low, high, self.fill)
+        starts = [place + low for place in places]
+        if len(set(starts)) == 1:
+            return cut(self.emit, value, self.dim, starts[0], starts[0] + self.length)
+        start = entry(self.emit, starts, self.atoms)
+        return dynamic_cut(self.emit, value, self.dim, start, self.length)
 
-def _interval(
-    emit: Emitter,
-    value: ir.Value,
-    dim: int,
-    atoms: Atoms,
-    places: Sequence[int],
-    length: int,
-    fill: ir.Value | None,
-) -> ir.Value:
-    """Cut [places[d], +length) out of ``value``; what lies outside of it is ``fill``."""
-    size = value.type.shape[dim]
-    places = [min(max(place, -length), size) for place in places]
-    low = max(0, -min(places))
-    high = max(0, max(places) + length - size)
-    value = pad_edges(emit, value, dim, low, high, fill)
-    starts = [place + low for place in places]
-    if len(set(starts)) == 1:
-        return cut(emit, value, dim, starts[0], starts[0] + length)
-    return dynamic_cut(emit, value, dim, entry(emit, starts, atoms), length)
+    # Pieces one by one, or everything everywhere.
 
+    def pieces(self, wanted: Sequence[Piece]) -> ir.Value:
+        fill = zero_of(self.emit, self.value) if self.fill is None else self.fill
+        return fetch_pieces(self.emit, self.value, self.dim, self.atoms, wanted, self.length, fill)
 
-# Everything everywhere.
-
-
-def _gather(
-    emit: Emitter,
-    value: ir.Value,
-    dim: int,
-    atoms: Atoms,
-    wish: Wish,
-    fill: ir.Value | None,
-) -> ir.Value:
-    whole = emit.all_gather(value, dim, atoms)
-    if wish.length >= wish.size:
-        emit.gathered.append((value.type, whole.type))
-    whole = emit.cut_end(whole, dim, wish.size)
-    return _interval(emit, whole, dim, atoms, wish.starts, wish.length, fill)
+    def gather(self) -> ir.Value:
+        whole = self.emit.all_gather(self.value, self.dim, self.atoms)
+        if self.length >= self.size:
+            self.emit.gathered.append((self.value.type, whole.type))
+        return self.interval(self.emit.cut_end(whole, self.dim, self.size), self.starts)

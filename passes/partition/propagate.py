@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from pai.dialects.mlir import ir
 from pai.passes.base import Pass
+from pai.passes.partition.handlers.custom_calls import CUSTOM_CALLS, tell_shardy
 from pai.passes.partition.isolation import run_isolated
+from pai.passes.rewrite import walk
 
 # sdy-reshard-to-collectives is left out: it takes dimensions to be divisible, and the localizer
 # chooses collectives from a reshard's two shardings itself. So is
@@ -55,6 +57,8 @@ class Propagate(Pass):
 
     def run(self, module: ir.Module) -> None:
         """Rewrite ``module`` in place; raises PassFailure when Shardy fails or takes too long."""
+        if CUSTOM_CALLS:
+            tell_shardy(list(walk(module.operation)))
         new = run_isolated(
             module, PASSES, dump_dir=self.dump_dir or None, time_limit=self.time_limit
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import shape_of
+from pai.passes.partition.handlers.custom_calls import CUSTOM_CALLS
 from pai.passes.rewrite import is_unused
 from pai.passes.simplify.build import broadcast, dot, i64s, like, reduce_add, transpose
 from pai.passes.simplify.dce import has_effect
@@ -120,7 +121,7 @@ def get_tuple_element(op: ir.Operation) -> Sequence[ir.Value]:
 
 @expands("stablehlo.custom_call")
 def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
-    """Drop marks of shardings and layouts, expand LAPACK's calls, refuse the others."""
+    """Drop marks of shardings and layouts, expand LAPACK's calls, refuse unregistered others."""
     target = str(ir.StringAttr(op.attributes["call_target_name"]).value)
     if target in {"Sharding", "annotate_device_placement", "LayoutConstraint"}:
         return list(op.operands)
@@ -131,6 +132,8 @@ def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
             "export the model with Shardy (jax_use_shardy_partitioner) or without shard_map",
         )
     if target == "shape_assertion" or (is_unused(op) and not has_effect(op)):
+        return None
+    if target in CUSTOM_CALLS:
         return None
     values = lapack_call(op, target)
     if values is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness import check as check_program
 from harness import mesh_of
 
 from jax_models import MODELS, layouts
+from jax_models.common import leaves
 from pai.dialects.mlir import to_text
 from pai.passes.partition.partition import partition
 
@@ -84,6 +86,23 @@ def test_every_model_has_cells_and_every_omission_a_reason():
     per_pair = 2 * len(layouts.MESHES)
     assert len(cells) == per_pair * skipped.count(None)
     assert sum(reason is not None for reason in skipped) == 18
+
+
+@pytest.mark.parametrize(
+    "model,count",
+    [
+        ("gpt2", 124_439_808),
+        ("llama", 8_030_261_248),
+        ("bert", 109_514_298),
+        ("vit", 86_567_656),
+        ("t5", 222_903_552),
+        ("resnet", 25_557_032),
+    ],
+)
+def test_the_default_sizes_are_those_of_the_published_model(model, count):
+    module = layouts.load(model)
+    found = sum(math.prod(weight.shape) for _, weight in leaves(module.weights(module.Config())))
+    assert found == count
 
 
 def test_random_shardings_are_uneven_somewhere_and_differ_by_seed():

@@ -7,6 +7,7 @@ in any order and ties happen.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,24 @@ from hypothesis import strategies as st
 
 @dataclass(frozen=True)
 class WindowProgram:
-    """A module of one operation and the shapes of its arguments, all f32."""
+    """A module of one operation and the shapes of its arguments, all f32 or all i32."""
 
     text: str
     shapes: tuple[tuple[int, ...], ...]
 
+    def of_integers(self) -> WindowProgram:
+        """Return the same program on i32."""
+        text = self.text.replace("0xFF800000", "-2147483648").replace("0x7F800000", "2147483647")
+        text = re.sub(r"dense<(-?\d+)\.0>", r"dense<\1>", text)
+        return WindowProgram(re.sub(r"(<|x)f32>", r"\1i32>", text), self.shapes)
+
     def arguments(self) -> list[np.ndarray]:
         """Return arguments that are the same every time; some values repeat, many are negative."""
         rng = np.random.default_rng(len(self.text))
-        return [(rng.integers(-9, 4, shape) / 2).astype(np.float32) for shape in self.shapes]
+        values = [rng.integers(-9, 4, shape) for shape in self.shapes]
+        if "i32" in self.text:
+            return [value.astype(np.int32) for value in values]
+        return [(value / 2).astype(np.float32) for value in values]
 
 
 def kind(shape: Sequence[int], element: str = "f32") -> str:
@@ -196,25 +206,8 @@ def _pooling(
     )
 
 
-@st.composite
-def select_and_scatters(draw: st.DrawFn) -> WindowProgram:
-    """Draw the gradient of a pooling, with gaps, overlaps and padding."""
-    plain = spatials(signed=False, dilated=False)
-    dims = draw(st.lists(plain, min_size=1, max_size=2))
-    if draw(st.booleans()):
-        dims = [Spatial(d.size, d.window, d.stride) for d in dims]
-    assume(all(d.count > 0 and d.low < d.window and d.high < d.window for d in dims))
-    shape, source = kind([d.size for d in dims]), kind([d.count for d in dims])
-    direction = draw(st.sampled_from(["GE", "LE", "GT"]))
-    scatter = draw(st.sampled_from(["add", "maximum"]))
-    init = draw(st.sampled_from(["0.0", "1.0"]))
-    return WindowProgram(
-        f"""func.func @main(%x: {shape}, %y: {source}) -> {shape} {{
-  %init = stablehlo.constant dense<{init}> : tensor<f32>
-  %0 = "stablehlo.select_and_scatter"(%x, %y, %init) <{{
-    window_dimensions = {array([d.window for d in dims])},
-    window_strides = {array([d.stride for d in dims])},
-    padding = {dense([(d.low, d.high) for d in dims])}
+SCATTER = """  %r = "stablehlo.select_and_scatter"(%p, %y, %init) <{{
+    window_dimensions = {dimensions}, window_strides = {strides}, padding = {padding}
   }}> ({{
   ^bb0(%a: tensor<f32>, %b: tensor<f32>):
     %c = stablehlo.compare {direction}, %a, %b : (tensor<f32>, tensor<f32>) -> tensor<i1>
@@ -223,11 +216,74 @@ def select_and_scatters(draw: st.DrawFn) -> WindowProgram:
   ^bb0(%a: tensor<f32>, %b: tensor<f32>):
     %c = stablehlo.{scatter} %a, %b : tensor<f32>
     stablehlo.return %c : tensor<f32>
-  }}) : ({shape}, {source}, tensor<f32>) -> {shape}
-  return %0 : {shape}
-}}""",
-        (tuple(d.size for d in dims), tuple(d.count for d in dims)),
+  }}) : ({operand}, {source}, tensor<f32>) -> {operand}
+"""
+
+
+@st.composite
+def select_and_scatters(draw: st.DrawFn) -> WindowProgram:
+    """Draw the gradient of a pooling, with gaps, overlaps, ties and padding.
+
+    Padding is the operation's own, or a pad before and a slice behind it, as JAX has it.
+    """
+    dims = draw(st.lists(spatials(signed=False, dilated=False), min_size=1, max_size=2))
+    if draw(st.booleans()):
+        dims = [Spatial(d.size, d.window, d.stride) for d in dims]
+    assume(all(d.count > 0 and d.low < d.window and d.high < d.window for d in dims))
+    padded = draw(st.sampled_from(["", "0xFF800000", "-1.0"]))
+    low, high = [d.low for d in dims], [d.high for d in dims]
+    shape, source = [d.size for d in dims], kind([d.count for d in dims])
+    edges = zip(shape, low, high, strict=True)
+    inner = [size + a + b for size, a, b in edges] if padded else shape
+    before = ""
+    if padded:
+        zeros = [0] * len(dims)
+        before = f"""  %v = stablehlo.constant dense<{padded}> : tensor<f32>
+  %p = stablehlo.pad %x, %v, low = {low}, high = {high}, interior = {zeros}
+    : ({kind(shape)}, tensor<f32>) -> {kind(inner)}
+"""
+    scatter = SCATTER.format(
+        dimensions=array([d.window for d in dims]),
+        strides=array([d.stride for d in dims]),
+        padding=dense([(0, 0) if padded else (d.low, d.high) for d in dims]),
+        direction=draw(st.sampled_from(["GE", "LE", "GT"])),
+        scatter=draw(st.sampled_from(["add", "maximum"])),
+        operand=kind(inner),
+        source=source,
     )
+    starts = low if padded else [0] * len(dims)
+    cut = ", ".join(f"{a}:{a + size}" for a, size in zip(starts, shape, strict=True))
+    name = "%x" if padded else "%p"
+    return WindowProgram(
+        f"""func.func @main({name}: {kind(shape)}, %y: {source}) -> {kind(shape)} {{
+  %init = stablehlo.constant dense<{draw(st.sampled_from(["0.0", "1.0"]))}> : tensor<f32>
+{before}{scatter}  %0 = stablehlo.slice %r [{cut}] : ({kind(inner)}) -> {kind(shape)}
+  return %0 : {kind(shape)}
+}}""",
+        (tuple(shape), tuple(d.count for d in dims)),
+    )
+
+
+@st.composite
+def padded_pooling(draw: st.DrawFn) -> WindowProgram:
+    """Draw a sum or maximum over windows of a tensor that a pad has dilated or enlarged."""
+    dims = draw(st.lists(spatials(signed=False), min_size=1, max_size=2))
+    body = draw(st.sampled_from(["add", "maximum"]))
+    init = draw(st.sampled_from([NEUTRAL[body], "-1.0"]))
+    inner = [d.low + (d.size - 1) * d.base + 1 + d.high for d in dims]
+    plain = [
+        Spatial(n, d.window, d.stride, 0, 1, 1, d.dilation)
+        for n, d in zip(inner, dims, strict=True)
+    ]
+    assume(all(d.count > 0 for d in plain))
+    shape, gaps = [d.size for d in dims], [d.base - 1 for d in dims]
+    text = _pooling(body, inner, [d.count for d in plain], init, _window_attributes(plain)).text
+    pad = f"""  %x0 = stablehlo.pad %x, %init,
+    low = {[d.low for d in dims]}, high = {[d.high for d in dims]}, interior = {gaps}
+    : ({kind(shape)}, tensor<f32>) -> {kind(inner)}
+  %r:1"""
+    text = text.replace(f"%x0: {kind(inner)}", f"%x: {kind(shape)}").replace("  %r:1", pad)
+    return WindowProgram(text, (tuple(shape),))
 
 
 @st.composite
@@ -279,6 +335,7 @@ FAMILIES = {
     "reduce_window": reduce_windows(),
     "scan": scans(),
     "select_and_scatter": select_and_scatters(),
+    "padded_pooling": padded_pooling(),
     "pad": pads(),
     "slice": slices(),
 }

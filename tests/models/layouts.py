@@ -41,6 +41,7 @@ ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
     "hidden": ("batch", None, "hidden"),
     "heads": ("batch", None, "heads", None),
     "logits": ("batch", "stream", "vocabulary"),
+    "dispatched": (None, "batch", None, None),
     "experts": ("experts", "groups", None, None),
     "expert_hidden": ("experts", "groups", None, "hidden"),
     "image": ("batch", "height", "columns", None),
@@ -84,7 +85,7 @@ def rules(layout: str, mesh: Mesh) -> Mapping[str, tuple[str, ...]]:
     axes = tuple(name for name, _ in mesh.axes)
     data, model = (axes[:1], axes[1:]) if len(axes) > 1 else ((), axes)
     tensor = {"batch": data, "heads": model, "hidden": model}
-    return {
+    split = {
         "data": {"batch": axes},
         "zero3": {"batch": axes},
         "megatron": tensor,
@@ -94,9 +95,10 @@ def rules(layout: str, mesh: Mesh) -> Mapping[str, tuple[str, ...]]:
         "spatial": {"batch": data, "height": model[:1], "columns": model[1:]},
         "random": {},
     }[layout]
+    return {"groups": split.get("batch", ()), **split}
 
 
-def _expert_rules(axes: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+def _expert_rules(axes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Split tokens over all axes but a third, experts over the last of those."""
     both = axes[:2]
     groups = both[:-1]

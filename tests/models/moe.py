@@ -107,11 +107,12 @@ def expert_layer(
     """Return the experts' outputs, weighed by the gates, and the balance loss."""
     combine, balance = route(x, p["router"], config)
     dispatch = (combine > 0).astype(x.dtype)
-    inside = constrain(jnp.einsum("bsec,bsd->ebcd", dispatch, x), "experts")
+    inside = constrain(jnp.einsum("bsec,bsd->ebcd", dispatch, x), "dispatched")
+    inside = constrain(inside, "experts")
     hidden = jax.nn.gelu(jnp.einsum("ebcd,edf->ebcf", inside, p["experts"]["up"]))
     hidden = constrain(hidden, "expert_hidden")
     outside = jnp.einsum("ebcf,efd->ebcd", hidden, p["experts"]["down"])
-    outside = constrain(outside, "experts")
+    outside = constrain(constrain(outside, "experts"), "dispatched")
     return jnp.einsum("bsec,ebcd->bsd", combine, outside), balance
 
 

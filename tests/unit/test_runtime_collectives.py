@@ -137,6 +137,18 @@ def test_reductions_of_special_values(tmp_path: Path, name: str) -> None:
     same(got[0], got[1])
 
 
+@pytest.mark.parametrize("op", ["max", "min"])
+@pytest.mark.parametrize("name", ["f32", "f64", "bf16", "f16"])
+def test_extremes_keep_nans(tmp_path: Path, name: str, op: str) -> None:
+    rows = [[1, np.nan, -np.inf, 2], [np.nan, 3, 0, -1], [0, 0, np.inf, 4]]
+    parts = [np.array(row).astype(DTYPES[name]) for row in rows]
+    got = run(tmp_path, 3, "all_reduce", name, parts, (4,), reductions=(op,))
+    extreme = np.maximum if op == "max" else np.minimum
+    want = extreme.reduce(np.array(rows))
+    for device in range(3):
+        np.testing.assert_array_equal(got[device].astype(np.float64), want)
+
+
 @pytest.mark.parametrize("devices", GROUPS)
 @pytest.mark.parametrize("name", ["f32", "bf16", "i1", "complex<f64>"])
 def test_data_movement(tmp_path: Path, devices: int, name: str) -> None:

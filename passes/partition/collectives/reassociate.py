@@ -114,7 +114,11 @@ def _key(op: ir.Operation) -> tuple[object, ...]:
 
 
 def _sum(terms: list[ir.Value]) -> ir.Value:
+    """Add from left to right; every addition has the location of the term that it adds."""
     total = terms[0]
     for term in terms[1:]:
-        total = ir.Operation.create(ADD, results=[total.type], operands=[total, term]).results[0]
+        maker = definition(term)
+        loc = maker.location if maker is not None else ir.Location.current
+        operands = [total, term]
+        total = ir.Operation.create(ADD, [total.type], operands, loc=loc).results[0]
     return total

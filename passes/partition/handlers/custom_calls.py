@@ -87,8 +87,8 @@ class _Named:
                 raise _error(target, f"the dimensions '{' '.join(dims)}' repeat a name")
         inner = {n for dims in operands for n in dims} - {n for dims in results for n in dims}
         if inner - {_WHOLE} and reduce not in REDUCTIONS:
-            names = ", ".join(sorted(inner - {_WHOLE}))
-            raise _error(target, f"no result has {names} and reduce is '{reduce}'")
+            lost = ", ".join(sorted(inner - {_WHOLE}))
+            raise _error(target, f"no result has {lost} and reduce is '{reduce}'")
         return _Named(target, operands, results, reduce)
 
     def rule(self, op: ir.Operation) -> Rule:

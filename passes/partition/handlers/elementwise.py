@@ -43,7 +43,13 @@ def bitcast_rule(op: ir.Operation) -> Rule:
 
 
 def rng_rule(op: ir.Operation) -> Rule:
-    """Need everything whole: the numbers must not depend on the mesh."""
+    """Need everything whole: the numbers must not depend on the mesh.
+
+    Every device draws the whole from the same state and keeps its block, which costs time but no
+    communication: how bits are dealt to elements is the generator's own affair, even for counter
+    based ones. What ``jax.random`` writes (threefry over an iota) is plain arithmetic and stays
+    split.
+    """
     return Rule(
         operands=[whole(value.type.rank) for value in op.operands],
         results=[whole(value.type.rank) for value in op.results],
@@ -51,7 +57,7 @@ def rng_rule(op: ir.Operation) -> Rule:
 
 
 def build_rng(site: Site) -> list[ir.Value]:
-    """Draw on every device, then take the first device's numbers everywhere."""
+    """Draw on every device, then take the first device's numbers: ``rng`` has no state to share."""
     emit = site.emit
     out = site.clone()[0]
     integer = out.type

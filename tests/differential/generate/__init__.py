@@ -41,3 +41,7 @@ FAMILIES: dict[str, Family] = {
     "manual": manual,
     "chain": chain,
 }
+
+# The share of a family in a sweep, 1 unless named: random bits are long programs that all go the
+# same way, and what several families share deserves more.
+WEIGHTS = {"random_bits": 0.2, "linear_algebra": 0.6, "choosing": 0.8, "chain": 1.2}

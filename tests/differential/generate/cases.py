@@ -32,6 +32,8 @@ from pai.runtime.mesh import Mesh, Sharding
 
 LAYOUTS_PER_PROGRAM = 4
 DRAWS = 40
+# What JAX raises when drawn attributes do not fit together: draw again.
+NO_PROGRAM = (ValueError, TypeError, IndexError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _valid(family: str, draw: Family, index: int, attempts: dict[int, int]) -> L
     while attempts[index] < DRAWS:
         try:
             return lower_program(draw(Random(f"{family} {index} {attempts[index]}")))
-        except (ValueError, TypeError, IndexError, NotImplementedError) as error:
+        except NO_PROGRAM as error:
             why = f"{type(error).__name__}: {error}"
             attempts[index] += 1
     raise RuntimeError(f"{family} {index}: {DRAWS} draws gave no program; the last: {why}")

@@ -1,0 +1,101 @@
+"""top_k, argmax and sorts along split dimensions: ties, NaNs, infinities, padded tails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import check, mesh_of
+
+NAN = np.float32(np.nan)
+NEGATIVE_NAN = np.copysign(NAN, np.float32(-1))
+
+
+def ties(*shape, dtype=np.float32):
+    """Return few different values in many places."""
+    return np.random.default_rng(sum(shape)).integers(0, 4, shape).astype(dtype)
+
+
+def specials(*shape):
+    """Return values with NaNs of both signs, infinities and zeros of both signs."""
+    pool = np.array([0, -0.0, 1, -1, np.inf, -np.inf, NAN, NEGATIVE_NAN], np.float32)
+    return pool[np.random.default_rng(sum(shape)).integers(0, len(pool), shape)]
+
+
+INPUTS = {
+    "ties": ties(3, 23),
+    "specials": specials(3, 23),
+    "lowest": np.full((3, 23), -np.inf, np.float32),
+    "below": np.full((3, 23), NEGATIVE_NAN, np.float32),
+    "bytes": ties(3, 23, dtype=np.uint8),
+    "signed": ties(3, 23, dtype=np.int8) - np.int8(126),
+    "half": ties(3, 23).astype(jnp.bfloat16),
+}
+MESHES = [
+    ((2,), [None, "x"]),
+    ((8,), [None, "x"]),
+    ((2, 3), ["x", "y"]),
+    ((2, 2), [None, ("x", "y")]),
+]
+
+
+@pytest.mark.parametrize(("sizes", "spec"), MESHES, ids=str)
+@pytest.mark.parametrize("name", INPUTS)
+def test_top_k(name, sizes, spec):
+    def function(x):
+        return lax.top_k(x, 5)
+
+    outcome = check(function, [INPUTS[name]], mesh_of(*sizes), [spec])
+    assert not outcome.local.report.replicated
+    moved = sum(use.bytes_per_device for use in outcome.local.report.collectives)
+    assert moved <= 2 * 3 * 5 * 4 * np.prod(sizes)  # the values and places of five of each shard
+
+
+def test_top_k_of_most_of_a_dimension_gathers_it():
+    outcome = check(lambda x: lax.top_k(x, 20), [INPUTS["ties"]], mesh_of(2), [[None, "x"]])
+    assert "stablehlo.sort" not in outcome.text
+
+
+def test_the_routing_of_experts_stays_split():
+    def route(x, w):
+        values, chosen = lax.top_k(jax.nn.softmax(x @ w), 2)
+        return values / values.sum(-1, keepdims=True), chosen
+
+    x, w = ties(6, 4) / 4, ties(4, 16) / 8
+    check(route, [x, w], mesh_of(2, 2), [["x", None], [None, "y"]])
+
+
+@pytest.mark.parametrize(("sizes", "spec"), MESHES, ids=str)
+@pytest.mark.parametrize("name", INPUTS)
+def test_argmax_and_argmin(name, sizes, spec):
+    def function(x):
+        return jnp.argmax(x, 1), jnp.argmin(x, 1), jnp.argmax(x), jnp.argmin(x, 0)
+
+    check(function, [INPUTS[name]], mesh_of(*sizes), [spec])
+
+
+@pytest.mark.parametrize("name", ["specials", "ties"])
+def test_extremes_that_ignore_or_spread_nans(name):
+    # The maximum of XLA's own all_reduce drops NaNs, ours keeps them: tests/unit has that.
+    def function(x):
+        return jnp.nanmax(x, 1), jnp.nanargmax(x, 1), jnp.nanmin(x), jnp.any(jnp.isnan(x), 0)
+
+    x = INPUTS[name].copy()
+    x[:, 0] = 1
+    check(function, [x], mesh_of(2, 2), [[None, ("x", "y")]])
+
+
+@pytest.mark.parametrize(("sizes", "spec"), MESHES, ids=str)
+@pytest.mark.parametrize("name", ["ties", "specials", "bytes"])
+def test_sorts_along_a_split_dimension_are_stable(name, sizes, spec):
+    def function(x):
+        return jnp.sort(x, 1), jnp.argsort(x, 1, stable=True), jnp.argsort(x, 1, descending=True)
+
+    check(function, [INPUTS[name]], mesh_of(*sizes), [spec])
