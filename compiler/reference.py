@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxlib import xla_client
 
-from pai.dialects.mlir import ir, parse, to_text
+from pai.dialects.mlir import ir, parse, stablehlo, to_text
 from pai.passes.rewrite import walk
 from pai.runtime.errors import PassFailure
 
@@ -102,7 +102,8 @@ def _as_replicas(module_text: str) -> str:
     """Return the text with partition ids read as replica ids and without channels.
 
     All_gathers of several values become one each: XLA's CPU backend concatenates the blocks of
-    such a one in memory, whatever its dimension.
+    such a one in memory, whatever its dimension. Its reductions have no bitwise kinds and drop
+    NaNs from maxima and minima: these become an exchange and operations.
     """
     module = parse(module_text, "reference")
     for op in list(walk(module.operation)):
@@ -111,6 +112,8 @@ def _as_replicas(module_text: str) -> str:
                 del op.attributes[name]
         if op.name == "stablehlo.all_gather" and len(op.operands) > 1:
             _split(op)
+        elif op.name in ("stablehlo.all_reduce", "stablehlo.reduce_scatter") and _is_lacking(op):
+            _expand(op)
     return to_text(module).replace("stablehlo.partition_id", "stablehlo.replica_id")
 
 
@@ -125,3 +128,67 @@ def _split(op: ir.Operation) -> None:
             )
             result.replace_all_uses_with(new.results[0])
     op.erase()
+
+
+def _is_lacking(op: ir.Operation) -> bool:
+    """Whether XLA's CPU backend cannot reduce as a collective's body says."""
+    kind = _body(op)
+    element = op.operands[0].type.element_type
+    flag = str(element) == "i1"
+    if kind in ("stablehlo.and", "stablehlo.or", "stablehlo.xor"):
+        return not flag or kind == "stablehlo.xor"
+    extreme = kind in ("stablehlo.maximum", "stablehlo.minimum")
+    return extreme and not isinstance(element, ir.IntegerType)
+
+
+def _body(op: ir.Operation) -> str:
+    return str(op.regions[0].blocks[0].operations[0].operation.name)
+
+
+def _expand(op: ir.Operation) -> None:
+    """Replace a reduction by an exchange of the parts and their combination, in group order."""
+    for operand, result in zip(op.operands, op.results, strict=True):
+        with op.location, ir.InsertionPoint(op):
+            parts = _parts(op, operand)
+            total = parts[0]
+            for part in parts[1:]:
+                total = ir.Operation.create(
+                    _body(op), results=[total.type], operands=[total, part]
+                ).result
+            shaped = stablehlo.ReshapeOp(result.type, total)
+        result.replace_all_uses_with(shaped.result)
+    op.erase()
+
+
+def _parts(op: ir.Operation, operand: ir.Value) -> list[ir.Value]:
+    """Return what this device combines: whole values for an all_reduce, else their blocks."""
+    groups = op.attributes["replica_groups"]
+    count = ir.RankedTensorType(groups.type).shape[1]
+    i64 = ir.IntegerType.get_signless(64)
+    if op.name == "stablehlo.all_reduce":
+        dim, name, kind = 0, "stablehlo.all_gather", operand.type
+        row = ir.RankedTensorType.get([1, *kind.shape], kind.element_type)
+        operand = stablehlo.ReshapeOp(row, operand).result
+        shape = [count, *kind.shape]
+        attributes = {"all_gather_dim": ir.IntegerAttr.get(i64, 0)}
+    else:
+        dim, name = ir.IntegerAttr(op.attributes["scatter_dimension"]).value, "stablehlo.all_to_all"
+        shape = list(operand.type.shape)
+        attributes = {
+            "split_dimension": ir.IntegerAttr.get(i64, dim),
+            "concat_dimension": ir.IntegerAttr.get(i64, dim),
+            "split_count": ir.IntegerAttr.get(i64, count),
+        }
+    moved = ir.Operation.create(
+        name,
+        results=[ir.RankedTensorType.get(shape, operand.type.element_type)],
+        operands=[operand],
+        attributes={**attributes, "replica_groups": groups},
+    ).result
+    size = shape[dim] // count
+    parts = []
+    for index in range(count):
+        begin, end = [0] * len(shape), list(shape)
+        begin[dim], end[dim] = index * size, (index + 1) * size
+        parts.append(stablehlo.slice(moved, begin, end, [1] * len(shape)))
+    return parts

@@ -8,6 +8,7 @@ from pai.passes.partition.handlers import (  # noqa: F401
     elementwise,
     indexing,
     linear,
+    manual,
     moving,
     pooling,
     reductions,

@@ -1,0 +1,36 @@
+"""The collectives of a manual computation, whose tensors may be split along the other axes."""
+
+from __future__ import annotations
+
+from pai.dialects.mlir import ir
+from pai.passes.partition.handlers.base import Handler, register, shape
+from pai.passes.partition.rule import Factors, Rule
+
+# The dimensions that a collective cuts or joins, by the attribute that names them.
+_DIMENSIONS = ("all_gather_dim", "scatter_dimension", "split_dimension", "concat_dimension")
+
+
+def rule(op: ir.Operation) -> Rule:
+    """Share every dimension but those the collective changes: its groups differ in other axes."""
+    changed = {
+        ir.IntegerAttr(op.attributes[name]).value for name in _DIMENSIONS if name in op.attributes
+    }
+    out = Rule()
+    for value in op.operands:
+        dims: list[Factors] = [
+            () if dim in changed else (out.factor(size),) for dim, size in enumerate(shape(value))
+        ]
+        out.operands.append(dims)
+        out.results.append(dims)
+    return out
+
+
+register(
+    Handler(rule),
+    "stablehlo.all_gather",
+    "stablehlo.all_reduce",
+    "stablehlo.all_to_all",
+    "stablehlo.collective_broadcast",
+    "stablehlo.collective_permute",
+    "stablehlo.reduce_scatter",
+)
