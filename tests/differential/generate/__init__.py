@@ -8,6 +8,7 @@ from generate.dot import dot
 from generate.draw import Family
 from generate.dynamic import dynamic
 from generate.elementwise import elementwise
+from generate.forms import forms
 from generate.gather import gather
 from generate.linear_algebra import linear_algebra
 from generate.manual import manual
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
     "complex_numbers": complex_numbers,
     "small_integers": small_integers,
     "manual": manual,
+    "forms": forms,
     "chain": chain,
 }
 
