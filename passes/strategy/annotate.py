@@ -53,8 +53,9 @@ def user_shardings(module: ir.Module) -> dict[int, ir.Attribute]:
 def annotate(module: ir.Module, plan: Plan) -> None:
     """Give ``module`` the plan's mesh and, on arguments, the plan's shardings, in place.
 
-    Arguments that the plan does not name keep what they have and follow propagation. A plan for
-    one device changes nothing.
+    Arguments that the plan does not name keep what they have and follow propagation. A result
+    that updates an argument (``pai.updates``) is laid out as it, so that the next step finds its
+    state where it was. A plan for one device changes nothing.
 
     Before::
 
@@ -83,6 +84,7 @@ def annotate(module: ir.Module, plan: Plan) -> None:
             )
     layouts = plan.layouts(names)
     arguments = main.regions[0].blocks[0].arguments
+    updating = _updating(main)
     for index, argument in enumerate(names):
         if argument in layouts:
             layout = layouts[argument]
@@ -93,6 +95,20 @@ def annotate(module: ir.Module, plan: Plan) -> None:
                 layout.sharding, name, layout.priorities or None, ctx=module.context
             )
             sdy.set_argument_sharding(main, index, attr)
+            for result in updating.get(argument, ()):
+                sdy.set_result_sharding(main, result, attr)
+
+
+def _updating(main: ir.OpView) -> dict[str, list[int]]:
+    """Return by argument the results that update it."""
+    out: dict[str, list[int]] = {}
+    if "res_attrs" in main.attributes:
+        for index, entry in enumerate(ir.ArrayAttr(main.attributes["res_attrs"])):
+            given = ir.DictAttr(entry)
+            if "pai.updates" in given:
+                name = ir.StringAttr(given["pai.updates"]).value
+                out.setdefault(name, []).append(index)
+    return out
 
 
 def rank_mismatch(argument: str, rank: int, given: int) -> InvalidSharding:

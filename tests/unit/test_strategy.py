@@ -1,6 +1,7 @@
 import pytest
 
 from pai.dialects.mlir import parse, to_text
+from pai.passes.partition import partition
 from pai.passes.strategy import annotate, choose_plan, load_plan, search
 from pai.passes.strategy.auto_shard import signature_of
 from pai.passes.strategy.explain import explain
@@ -222,6 +223,23 @@ def test_the_models_mesh_needs_its_devices():
     module, signature = mlp(4096, 1024, 4096, before=MESH, x_sharding=SHARDED)
     with pytest.raises(InvalidSharding, match=r"mesh of 4 devices.*--devices 4"):
         choose_plan(module, signature, load_cluster("h100-sxm", 8))
+
+
+def test_a_new_state_is_laid_out_as_the_state_it_updates():
+    module = parse(
+        """
+        func.func @main(%w: tensor<8x4xf32> {pai.name = "w", pai.role = "state"},
+                        %g: tensor<8x4xf32> {pai.name = "g"})
+            -> (tensor<8x4xf32> {pai.name = "new", pai.updates = "w"}) {
+          %0 = stablehlo.subtract %w, %g : tensor<8x4xf32>
+          return %0 : tensor<8x4xf32>
+        }
+        """
+    )
+    plan = plan_from_toml('[mesh]\nd = 2\n[arguments]\nw = ["d p1", ""]\ng = ["", "d p0"]\n')
+    annotate(module, plan)
+    local = partition(module, plan.mesh)
+    assert local.result_shardings[0] == local.argument_shardings[0]
 
 
 def test_a_plan_for_unknown_arguments_is_refused():
