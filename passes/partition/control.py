@@ -53,8 +53,13 @@ def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """
     axes = set(sdy.ManualAxesAttr(op.attributes["manual_axes"]))
     manual = {i for i, atom in enumerate(self.grid.atoms) if atom.axis in axes}
-    inputs = self.layouts(op, "in_shardings", op.operands)
-    outputs = self.layouts(op, "out_shardings", op.results)
+    inputs, outputs = (
+        [_nested(self, v, a, manual) for v, a in zip(values, layouts, strict=True)]
+        for values, layouts in (
+            (op.operands, self.layouts(op, "in_shardings", op.operands)),
+            (op.results, self.layouts(op, "out_shardings", op.results)),
+        )
+    )
     pending = [_pending(self, op, name, manual) for name in ("in_shardings", "out_shardings")]
     body = op.regions[0].blocks[0]
     for value, argument, layout, atoms in zip(
@@ -86,6 +91,17 @@ def _on_first(self: Localizer, local: ir.Value, atoms: Atoms) -> ir.Value:
     emit = self.emit
     first = emit.compare(emit.shard_index(atoms), "EQ", emit.scalar(0))
     return emit.select(first, local, emit.constant(local.type, 0))
+
+
+def _nested(self: Localizer, value: ir.Value, layout: Layout, manual: set[int]) -> Layout:
+    """Leave only the manual axes on a dimension that all its axes do not divide.
+
+    The shards of the whole dimension are then not the shards of the blocks that the body sees.
+    """
+    return tuple(
+        atoms if size % self.grid.count(atoms) == 0 else tuple(a for a in atoms if a in manual)
+        for size, atoms in zip(value.type.shape, layout, strict=True)
+    )
 
 
 def _free(layout: Layout, manual: set[int]) -> Layout:

@@ -18,7 +18,7 @@ def without_bitwise_collectives(text: str) -> str:
             body = op.regions[0].blocks[0]
             kind = next(iter(body.operations)).operation.name
             integer = op.operands[0].type.element_type
-            if kind in BITWISE and str(integer) != "i1":
+            if kind == "stablehlo.xor" or (kind in BITWISE and str(integer) != "i1"):
                 with op.location, ir.InsertionPoint(op):
                     for old, value in zip(op.results, op.operands, strict=True):
                         old.replace_all_uses_with(_gathered(op, kind, value))
