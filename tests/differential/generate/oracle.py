@@ -2,28 +2,75 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from pai.dialects.mlir import ir, parse, stablehlo, to_text
 from pai.passes.rewrite import walk
 
 BITWISE = ("stablehlo.and", "stablehlo.or", "stablehlo.xor")
 
 
-def without_bitwise_collectives(text: str) -> str:
-    """Write all_reduce by and, or, xor of integers as all_gather and a reduction of the parts."""
-    if "all_reduce" not in text or not any(name in text for name in BITWISE):
+_NEGATIVE = re.compile(r"(low|high) = \[[^\]]*-")
+
+
+def sayable(text: str) -> str:
+    """Return a module with what XLA's CPU backend refuses written in another way.
+
+    all_reduce by and, or of integers and by xor becomes all_gather and a reduction of the parts;
+    negative padding, which XLA takes away in a pass that is off here, a slice.
+    """
+    bitwise = "all_reduce" in text and any(name in text for name in BITWISE)
+    if not bitwise and not _NEGATIVE.search(text):
         return text
     module = parse(text, "oracle")
     with module.context:
-        for op in [op for op in walk(module.operation) if op.name == "stablehlo.all_reduce"]:
-            body = op.regions[0].blocks[0]
-            kind = next(iter(body.operations)).operation.name
-            integer = op.operands[0].type.element_type
-            if kind == "stablehlo.xor" or (kind in BITWISE and str(integer) != "i1"):
-                with op.location, ir.InsertionPoint(op):
-                    for old, value in zip(op.results, op.operands, strict=True):
-                        old.replace_all_uses_with(_gathered(op, kind, value))
-                op.erase()
+        for op in list(walk(module.operation)):
+            if op.name == "stablehlo.all_reduce":
+                _spell_out(op)
+            elif op.name == "stablehlo.pad":
+                _cut(op)
     return to_text(module)
+
+
+def _spell_out(op: ir.Operation) -> None:
+    kind = next(iter(op.regions[0].blocks[0].operations)).operation.name
+    integer = op.operands[0].type.element_type
+    if kind == "stablehlo.xor" or (kind in BITWISE and str(integer) != "i1"):
+        with op.location, ir.InsertionPoint(op):
+            for old, value in zip(op.results, op.operands, strict=True):
+                old.replace_all_uses_with(_gathered(op, kind, value))
+        op.erase()
+
+
+def _cut(op: ir.Operation) -> None:
+    """Pad where the padding is positive, then slice off the rest."""
+    low, high = (list(op.attributes[f"edge_padding_{side}"]) for side in ("low", "high"))
+    if min([0, *low, *high]) == 0:
+        return
+    shape = list(op.results[0].type.shape)
+    more = [-min(0, n) for n in low]
+    wide = [n + a - min(0, b) for n, a, b in zip(shape, more, high, strict=True)]
+    element = op.results[0].type.element_type
+
+    def array(numbers: Iterable[int]) -> ir.Attribute:
+        return ir.DenseI64ArrayAttr.get(list(numbers))
+
+    edges = {
+        "edge_padding_low": array(max(0, n) for n in low),
+        "edge_padding_high": array(max(0, n) for n in high),
+        "interior_padding": op.attributes["interior_padding"],
+    }
+    cut = {
+        "start_indices": array(more),
+        "limit_indices": array(a + n for a, n in zip(more, shape, strict=True)),
+        "strides": array([1] * len(shape)),
+    }
+    with op.location, ir.InsertionPoint(op):
+        padded = _op(op.name, ir.RankedTensorType.get(wide, element), list(op.operands), edges)
+        new = _op("stablehlo.slice", op.results[0].type, [padded], cut)
+    op.results[0].replace_all_uses_with(new)
+    op.erase()
 
 
 def _gathered(op: ir.Operation, kind: str, value: ir.Value) -> ir.Value:
