@@ -45,6 +45,15 @@ def localize_branches(self: Localizer, op: ir.Operation) -> None:
         self.values[value] = (local, layout)
 
 
+def localize_barrier(self: Localizer, op: ir.Operation) -> None:
+    """Hold every value in the layout of its result: they have nothing to do with each other."""
+    layouts = self.layouts(op, "sdy.sharding", op.results)
+    held = [self.get(v, a) for v, a in zip(op.operands, layouts, strict=True)]
+    new = self.emit.op(op.name, [value.type for value in held], held)
+    for value, local, layout in zip(op.results, new.results, layouts, strict=True):
+        self.values[value] = (local, layout)
+
+
 def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """Inline a body that is already local along its manual axes.
 
@@ -130,6 +139,7 @@ CONTROL: dict[str, Step] = {
     "stablehlo.while": localize_while,
     "stablehlo.case": localize_branches,
     "stablehlo.if": localize_branches,
+    "stablehlo.optimization_barrier": localize_barrier,
 }
 STRUCTURE: dict[str, Step] = {
     "sdy.manual_computation": localize_manual,

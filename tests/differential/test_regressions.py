@@ -85,3 +85,16 @@ def test_a_window_product_from_two_counts_its_start_as_one_device_does():
         return lax.reduce_window(a, np.float32(2), lax.mul, (2,), (1,), [(2, 2)])
 
     check(product, [x], mesh_of(4), [["x"]])
+
+
+def test_values_of_one_barrier_may_be_split_by_the_same_axis():
+    """All but one were gathered: a rematerialized model held its activations whole."""
+    x, y = (np.arange(n * 8, dtype=np.float32).reshape(n, 8) for n in (4, 6))
+
+    def held(a, b):
+        c, d = lax.optimization_barrier((a * 2, b + 1))
+        return c, d
+
+    outcome = check(held, [x, y], mesh_of(2), [["x", None], [None, "x"]])
+    assert not outcome.local.report.collectives
+    assert not outcome.local.report.replicated
