@@ -20,13 +20,14 @@ def sayable(text: str) -> str:
     all_reduce by and, or of integers and by xor becomes all_gather and a reduction of the parts;
     negative padding, which XLA takes away in a pass that is off here, a slice.
     """
-    bitwise = "all_reduce" in text and any(name in text for name in BITWISE)
+    collective = "all_reduce" in text or "reduce_scatter" in text
+    bitwise = collective and any(name in text for name in BITWISE)
     if not bitwise and not _NEGATIVE.search(text):
         return text
     module = parse(text, "oracle")
     with module.context:
         for op in list(walk(module.operation)):
-            if op.name == "stablehlo.all_reduce":
+            if op.name in ("stablehlo.all_reduce", "stablehlo.reduce_scatter"):
                 _spell_out(op)
             elif op.name == "stablehlo.pad":
                 _cut(op)
@@ -38,8 +39,10 @@ def _spell_out(op: ir.Operation) -> None:
     integer = op.operands[0].type.element_type
     if kind == "stablehlo.xor" or (kind in BITWISE and str(integer) != "i1"):
         with op.location, ir.InsertionPoint(op):
+            parts = _gathered if op.name == "stablehlo.all_reduce" else _exchanged
             for old, value in zip(op.results, op.operands, strict=True):
-                old.replace_all_uses_with(_gathered(op, kind, value))
+                stacked, dim = parts(op, value)
+                old.replace_all_uses_with(_joined(kind, stacked, dim, old.type))
         op.erase()
 
 
@@ -73,30 +76,58 @@ def _cut(op: ir.Operation) -> None:
     op.erase()
 
 
-def _gathered(op: ir.Operation, kind: str, value: ir.Value) -> ir.Value:
-    groups = op.attributes["replica_groups"]
-    count = ir.ShapedType(groups.type).shape[1]
-    kind_of = value.type
-    element = kind_of.element_type
-    row = ir.RankedTensorType.get([1, *kind_of.shape], element)
-    rows = ir.RankedTensorType.get([count, *kind_of.shape], element)
-    part = _op("stablehlo.reshape", row, [value])
-    keep = ("channel_handle", "use_global_device_ids", "replica_groups")
-    attributes = {name: op.attributes[name] for name in keep if name in op.attributes}
-    attributes["all_gather_dim"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 0)
-    stacked = _op("stablehlo.all_gather", rows, [part], attributes)
+def _gathered(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, int]:
+    """Return every device's value, one after another along a first dimension."""
+    shape, element = list(value.type.shape), value.type.element_type
+    count = ir.ShapedType(op.attributes["replica_groups"].type).shape[1]
+    row = _op("stablehlo.reshape", ir.RankedTensorType.get([1, *shape], element), [value])
+    attributes = {**_devices(op), "all_gather_dim": _i64(0)}
+    kind = ir.RankedTensorType.get([count, *shape], element)
+    return _op("stablehlo.all_gather", kind, [row], attributes), 0
+
+
+def _exchanged(op: ir.Operation, value: ir.Value) -> tuple[ir.Value, int]:
+    """Return every device's block for this one, along a new dimension before the scattered one."""
+    shape = list(value.type.shape)
+    count = ir.ShapedType(op.attributes["replica_groups"].type).shape[1]
+    dim = ir.IntegerAttr(op.attributes["scatter_dimension"]).value
+    attributes = {
+        **_devices(op),
+        "split_dimension": _i64(dim),
+        "concat_dimension": _i64(dim),
+        "split_count": _i64(count),
+    }
+    blocks = _op("stablehlo.all_to_all", value.type, [value], attributes)
+    shape[dim : dim + 1] = [count, shape[dim] // count]
+    kind = ir.RankedTensorType.get(shape, value.type.element_type)
+    return _op("stablehlo.reshape", kind, [blocks]), dim
+
+
+def _devices(op: ir.Operation) -> dict[str, ir.Attribute]:
+    return {"replica_groups": op.attributes["replica_groups"]}  # channels are dropped anyway
+
+
+def _i64(number: int) -> ir.Attribute:
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), number)
+
+
+def _joined(kind: str, stacked: ir.Value, dim: int, type_: ir.Type) -> ir.Value:
+    """Reduce a dimension by a bitwise operation."""
+    element = type_.element_type
     scalar = ir.RankedTensorType.get([], element)
-    ones = {"stablehlo.and": -1 if "ui" not in str(element) else 2**element.width - 1}
-    start = ir.DenseElementsAttr.get_splat(scalar, ir.IntegerAttr.get(element, ones.get(kind, 0)))
+    # The bindings take signed numbers: -1 has all bits set, but narrow unsigned types refuse it.
+    full = 2**element.width - 1 if "ui" in str(element) and element.width < 64 else -1
+    first = full if kind == "stablehlo.and" else 0
+    start = ir.DenseElementsAttr.get_splat(scalar, ir.IntegerAttr.get(element, first))
     init = _op("stablehlo.constant", scalar, [], {"value": start})
     out = ir.Operation.create(
         "stablehlo.reduce",
-        results=[kind_of],
+        results=[type_],
         operands=[stacked, init],
-        attributes={"dimensions": ir.DenseI64ArrayAttr.get([0])},
+        attributes={"dimensions": ir.DenseI64ArrayAttr.get([dim])},
         regions=1,
     )
-    loc = op.location
+    loc = ir.Location.unknown()
     block = out.regions[0].blocks.append(scalar, scalar, arg_locs=[loc, loc])
     with ir.InsertionPoint(block):
         stablehlo.ReturnOp([_op(kind, scalar, list(block.arguments))])
