@@ -103,7 +103,8 @@ def _as_replicas(module_text: str) -> str:
 
     All_gathers of several values become one each: XLA's CPU backend concatenates the blocks of
     such a one in memory, whatever its dimension. Its reductions have no bitwise kinds and drop
-    NaNs from maxima and minima: these become an exchange and operations.
+    NaNs from maxima and minima: these become an exchange and operations. Integers of two bits
+    travel in eight.
     """
     module = parse(module_text, "reference")
     for op in list(walk(module.operation)):
@@ -114,6 +115,9 @@ def _as_replicas(module_text: str) -> str:
             _split(op)
         elif op.name in ("stablehlo.all_reduce", "stablehlo.reduce_scatter") and _is_lacking(op):
             _expand(op)
+    for op in list(walk(module.operation)):
+        if op.name in _MOVES and str(op.operands[0].type.element_type) in ("i2", "ui2"):
+            _widen(op)
     return to_text(module).replace("stablehlo.partition_id", "stablehlo.replica_id")
 
 
@@ -130,6 +134,9 @@ def _split(op: ir.Operation) -> None:
     op.erase()
 
 
+_MOVES = ("stablehlo.all_gather", "stablehlo.all_to_all", "stablehlo.collective_permute")
+
+
 def _is_lacking(op: ir.Operation) -> bool:
     """Whether XLA's CPU backend cannot reduce as a collective's body says."""
     kind = _body(op)
@@ -137,8 +144,24 @@ def _is_lacking(op: ir.Operation) -> bool:
     flag = str(element) == "i1"
     if kind in ("stablehlo.and", "stablehlo.or", "stablehlo.xor"):
         return not flag or kind == "stablehlo.xor"
+    if str(element) in ("i2", "ui2"):
+        return True
     extreme = kind in ("stablehlo.maximum", "stablehlo.minimum")
     return extreme and not isinstance(element, ir.IntegerType)
+
+
+def _widen(op: ir.Operation) -> None:
+    """Convert what a collective moves to eight bits, and back."""
+    operand, result = op.operands[0], op.results[0]
+    narrow = result.type
+    wide = ir.Type.parse(str(narrow.element_type).replace("2", "8"), op.context)
+    with op.location, ir.InsertionPoint(op):
+        kind = ir.RankedTensorType.get(operand.type.shape, wide)
+        op.operands[0] = stablehlo.ConvertOp(kind, operand).result
+    with op.location, ir.InsertionPoint.after(op):
+        result.set_type(ir.RankedTensorType.get(narrow.shape, wide))
+        back = stablehlo.ConvertOp(narrow, result)
+    result.replace_all_uses_except(back.result, back.operation)
 
 
 def _body(op: ir.Operation) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 # Collectives of a local module: gathers before broadcasts, equal ones shared, those of what a loop
 # does not change moved out, sums reduced once, blocks scattered, accumulators reduced behind their
-# loop, neighbours joined.
-COLLECTIVES = (
+# loop, neighbours joined. Only the last may join those of different layers; folded layers are back
+# in the module by then.
+SINGLE_COLLECTIVES = (
     "pai-narrow-gathers,pai-share-collectives,pai-hoist-collectives,pai-reassociate-collectives,"
     "pai-scatter-collectives,pai-reassociate-collectives,pai-sink-collectives,"
-    "pai-share-collectives,pai-combine-collectives"
+    "pai-share-collectives"
 )
+JOINED_COLLECTIVES = "pai-combine-collectives"
+COLLECTIVES = f"{SINGLE_COLLECTIVES},{JOINED_COLLECTIVES}"
 
 STAGES: dict[str, str] = {
     "simplify": "pai-inline,pai-legalize,pai-cse,pai-fold-constants,pai-dtype-cleanup,pai-cse,"

@@ -45,6 +45,15 @@ def localize_branches(self: Localizer, op: ir.Operation) -> None:
         self.values[value] = (local, layout)
 
 
+def localize_barrier(self: Localizer, op: ir.Operation) -> None:
+    """Hold every value in the layout of its result: they have nothing to do with each other."""
+    layouts = self.layouts(op, "sdy.sharding", op.results)
+    held = [self.get(v, a) for v, a in zip(op.operands, layouts, strict=True)]
+    new = self.emit.op(op.name, [value.type for value in held], held)
+    for value, local, layout in zip(op.results, new.results, layouts, strict=True):
+        self.values[value] = (local, layout)
+
+
 def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """Inline a body that is already local along its manual axes.
 
@@ -53,8 +62,13 @@ def localize_manual(self: Localizer, op: ir.Operation) -> None:
     """
     axes = set(sdy.ManualAxesAttr(op.attributes["manual_axes"]))
     manual = {i for i, atom in enumerate(self.grid.atoms) if atom.axis in axes}
-    inputs = self.layouts(op, "in_shardings", op.operands)
-    outputs = self.layouts(op, "out_shardings", op.results)
+    inputs, outputs = (
+        [_nested(self, v, a, manual) for v, a in zip(values, layouts, strict=True)]
+        for values, layouts in (
+            (op.operands, self.layouts(op, "in_shardings", op.operands)),
+            (op.results, self.layouts(op, "out_shardings", op.results)),
+        )
+    )
     pending = [_pending(self, op, name, manual) for name in ("in_shardings", "out_shardings")]
     body = op.regions[0].blocks[0]
     for value, argument, layout, atoms in zip(
@@ -88,6 +102,17 @@ def _on_first(self: Localizer, local: ir.Value, atoms: Atoms) -> ir.Value:
     return emit.select(first, local, emit.constant(local.type, 0))
 
 
+def _nested(self: Localizer, value: ir.Value, layout: Layout, manual: set[int]) -> Layout:
+    """Leave only the manual axes on a dimension that all its axes do not divide.
+
+    The shards of the whole dimension are then not the shards of the blocks that the body sees.
+    """
+    return tuple(
+        atoms if size % self.grid.count(atoms) == 0 else tuple(a for a in atoms if a in manual)
+        for size, atoms in zip(value.type.shape, layout, strict=True)
+    )
+
+
 def _free(layout: Layout, manual: set[int]) -> Layout:
     return tuple(tuple(a for a in atoms if a not in manual) for atoms in layout)
 
@@ -114,6 +139,7 @@ CONTROL: dict[str, Step] = {
     "stablehlo.while": localize_while,
     "stablehlo.case": localize_branches,
     "stablehlo.if": localize_branches,
+    "stablehlo.optimization_barrier": localize_barrier,
 }
 STRUCTURE: dict[str, Step] = {
     "sdy.manual_computation": localize_manual,

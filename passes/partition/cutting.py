@@ -34,7 +34,8 @@ def is_splat(value: ir.Value, wanted: float) -> bool:
             if is_complex(value.type):
                 return wanted == 0 and complex_elements(owner) == "(0.000000e+00,0.000000e+00)"
             return bool(owner.attributes["value"] == splat(value.type, wanted))
-        if owner.name not in SAME_SCALAR:
+        zero_stays = wanted == 0 and owner.name == "stablehlo.convert"
+        if owner.name not in SAME_SCALAR and not zero_stays:
             return False
         value = owner.operands[0]
     return False

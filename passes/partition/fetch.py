@@ -36,7 +36,7 @@ from pai.passes.partition.cutting import (
 )
 from pai.passes.partition.emit import Emitter
 from pai.passes.partition.layout import Atoms
-from pai.passes.partition.pieces import Piece, fetch_pieces, pairs, pieces, rounds
+from pai.passes.partition.pieces import Piece, fetch_pieces, moved_elements, pairs, pieces
 
 
 def fetch(
@@ -95,12 +95,11 @@ class _Fetch:
         wanted = pieces(self.starts, self.length, self.local, self.size)
         if self.is_shift(wanted):
             return self.shift(wanted)
-        moves = [group for group in rounds(wanted) if group[0].source != group[0].target]
         left, right = self.reach()
         ways: list[tuple[int, Callable[[], ir.Value]]] = [
             (max(left, right) if self.exchanges() else left + right, self.halo),
             ((self.shards - 1) * self.local, self.gather),
-            (sum(max(p.size for p in group) for group in moves), lambda: self.pieces(wanted)),
+            (moved_elements(wanted), lambda: self.pieces(wanted)),
         ]
         return min(ways, key=lambda way: way[0])[1]()
 

@@ -12,6 +12,7 @@ from pai.passes.partition.emit import PAD_VALUE, array_attr
 from pai.passes.partition.handlers.reductions import repeats_init
 from pai.passes.rewrite import collect, is_unused, replace
 
+PAD, SLICE = "stablehlo.pad", "stablehlo.slice"
 CONVOLUTION = "stablehlo.convolution"
 REDUCE_WINDOW = "stablehlo.reduce_window"
 SELECT_AND_SCATTER = "stablehlo.select_and_scatter"
@@ -25,8 +26,9 @@ class FoldPadding(Pass):
     A padded tensor is cut into shards at other places than the tensor itself, so its elements
     would travel between devices only to be padded. Folded are pads of a convolution's input with
     zero, of reduce_window's operand with its initial value, and the pad and slice that JAX puts
-    around select_and_scatter. There the attribute ``pai.pad_value`` says what the padding holds,
-    for StableHLO's own padding is never selected and that of a pad is.
+    around select_and_scatter; so are slices of the results of the first two, and slices that a pad
+    moves to another place. At select_and_scatter the attribute ``pai.pad_value`` says what the
+    padding holds, for StableHLO's own padding is never selected and that of a pad is.
 
     Before::
 
@@ -45,7 +47,11 @@ class FoldPadding(Pass):
     def run(self, module: ir.Module) -> None:
         """Rewrite ``module`` in place."""
         with module.context, ir.Location.unknown():
+            for op in collect(module, PAD):
+                _fold_slice_before(op)
             for op in collect(module, CONVOLUTION, REDUCE_WINDOW, SELECT_AND_SCATTER):
+                if op.name != SELECT_AND_SCATTER:
+                    _fold_slice_behind(op)
                 pad = _pad_of(op)
                 if pad is None:
                     continue
@@ -58,7 +64,7 @@ class FoldPadding(Pass):
 def _pad_of(op: ir.Operation) -> ir.Operation | None:
     """Return the pad that makes the first operand, when it may be folded."""
     source = op.operands[0]
-    if isinstance(source, ir.BlockArgument) or source.owner.operation.name != "stablehlo.pad":
+    if isinstance(source, ir.BlockArgument) or source.owner.operation.name != PAD:
         return None
     pad = source.owner.operation
     if op.name != CONVOLUTION and len(op.operands) != (3 if op.name == SELECT_AND_SCATTER else 2):
@@ -152,7 +158,7 @@ def _fold(op: ir.Operation, pad: ir.Operation) -> None:
 def _fold_scatter(op: ir.Operation, pad: ir.Operation) -> None:
     """Fold a pad whose only effect on the result is sliced off again."""
     uses = list(op.results[0].uses)
-    if len(uses) != 1 or uses[0].owner.operation.name != "stablehlo.slice":
+    if len(uses) != 1 or uses[0].owner.operation.name != SLICE:
         return
     cut = uses[0].owner.operation
     low, sizes = _edges(pad)[0], list(pad.operands[0].type.shape)
@@ -169,3 +175,75 @@ def _fold_scatter(op: ir.Operation, pad: ir.Operation) -> None:
     replace(cut, [op.results[0]])
     if is_unused(pad):
         pad.erase()
+
+
+def _cut_of(op: ir.Operation) -> tuple[list[int], list[int]] | None:
+    """Return how much a slice, or a pad with negative edges, cuts off in front and behind.
+
+    None when the operation does anything else, or nothing is left.
+    """
+    if op.name not in (SLICE, PAD) or 0 in op.results[0].type.shape:
+        return None
+    if op.name == PAD:
+        low, high, interior = _edges(op)
+        cuts = [-edge for edge in low], [-edge for edge in high]
+        return None if any(interior) or min(*cuts[0], *cuts[1], 0) < 0 else cuts
+    if any(stride != 1 for stride in op.attributes["strides"]):
+        return None
+    sizes = zip(op.operands[0].type.shape, op.attributes["limit_indices"], strict=True)
+    return list(op.attributes["start_indices"]), [size - limit for size, limit in sizes]
+
+
+def _fold_slice_before(pad: ir.Operation) -> None:
+    """Let a pad cut what a slice before it cuts, on sides where it adds nothing."""
+    source = pad.operands[0]
+    if isinstance(source, ir.BlockArgument):
+        return
+    cut = source.owner.operation
+    amounts = _cut_of(cut)
+    low, high, interior = _edges(pad)
+    if amounts is None:
+        return
+    for a, b, edge_a, edge_b, gap in zip(*amounts, low, high, interior, strict=True):
+        if (a or b) and (gap or (a and edge_a > 0) or (b and edge_b > 0)):
+            return
+    front, back = amounts
+    pad.attributes["edge_padding_low"] = array_attr(
+        [x - a for x, a in zip(low, front, strict=True)]
+    )
+    pad.attributes["edge_padding_high"] = array_attr(
+        [x - a for x, a in zip(high, back, strict=True)]
+    )
+    pad.operands[0] = cut.operands[0]
+    if is_unused(cut):
+        cut.erase()
+
+
+def _result_dims(op: ir.Operation) -> list[int]:
+    """Return the dimensions of the result that have a window, in the window's order."""
+    if op.name != CONVOLUTION:
+        return _dims(op)
+    numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+    return list(numbers.output_spatial_dimensions)
+
+
+def _fold_slice_behind(op: ir.Operation) -> None:
+    """Leave out the windows that a slice of the result throws away."""
+    uses = list(op.results[0].uses) if len(op.results) == 1 else []
+    if len(uses) != 1 or uses[0].operand_number != 0:
+        return
+    cut = uses[0].owner.operation
+    amounts, dims = _cut_of(cut), _result_dims(op)
+    if amounts is None:
+        return
+    front, back = amounts
+    if any(front[d] or back[d] for d in range(len(front)) if d not in dims):
+        return
+    strides = _column(op, "window_strides", len(dims))
+    edges = _padding(op, len(dims))
+    for index, dim in enumerate(dims):
+        edges[2 * index] -= front[dim] * strides[index]
+        edges[2 * index + 1] -= back[dim] * strides[index]
+    _set_padding(op, edges)
+    op.results[0].set_type(cut.results[0].type)
+    replace(cut, [op.results[0]])

@@ -47,6 +47,7 @@ COLLECTIVES = frozenset(
 )
 
 
+PASSED_OVER = frozenset({"sdy.reshard", "stablehlo.slice"})
 GSPMD_TARGETS = ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
@@ -239,6 +240,8 @@ class Localizer:
     def operation(self, op: ir.Operation) -> None:
         """Append the local form of one operation."""
         name = op.name
+        if name in PASSED_OVER and not _is_read(op.results[0]):
+            return
         if name in STRUCTURE:
             STRUCTURE[name](self, op)
         elif name in SHARDING_ATTRIBUTES:
@@ -251,11 +254,8 @@ class Localizer:
     def _reshard(self, op: ir.Operation) -> None:
         # The handlers return complete values, so an sdy.all_reduce only says a layout here.
         (target,) = self.layouts(op, SHARDING_ATTRIBUTES[op.name][0], op.results)
-        source, result = op.operands[0], op.results[0]
-        if op.name == "sdy.reshard" and _only_passed_through(result):
-            self.values[result] = self.values[source]
-            return
-        self.values[result] = (self.get(source, target), target)
+        source = op.operands[0]
+        self.values[op.results[0]] = (self.get(source, target), target)
 
     def _compute(self, op: ir.Operation) -> None:
         self._check(op)
@@ -264,15 +264,15 @@ class Localizer:
         if rule is None:
             handler = REPLICATE
             rule = handler.rule(op) or Rule()
-        operands = list(op.operands)
+        operands = handler.inputs(op)
         have = [self.values[value][1] for value in operands]
         wanted = self.layouts(op, SHARDING, op.results)
         if not any(map(any, have)) and not any(map(any, wanted)):
             axes: list[Atoms] = [()] * len(rule.sizes)
         else:
-            axes = assign(rule, self.grid, _votes(rule, op, have, wanted))
+            axes = assign(rule, self.grid, _votes(rule, operands, have, op.results, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]
-        self._account(op, have, need)
+        self._account(op, operands, have, need)
         locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
         site = Site(op, rule, list(axes), locals_, self.emit)
         results = handler.build(site)
@@ -302,10 +302,16 @@ class Localizer:
                     "the simplify stage leaves tensors of static shape only",
                 )
 
-    def _account(self, op: ir.Operation, have: Sequence[Layout], need: Sequence[Layout]) -> None:
+    def _account(
+        self,
+        op: ir.Operation,
+        operands: Sequence[ir.Value],
+        have: Sequence[Layout],
+        need: Sequence[Layout],
+    ) -> None:
         """Record operands of which a device needs more than its shard."""
         extra = 0
-        for value, before, after in zip(op.operands, have, need, strict=True):
+        for value, before, after in zip(operands, have, need, strict=True):
             if before != after:
                 extra += max(0, self._bytes(value, after) - self._bytes(value, before))
         if extra:
@@ -339,12 +345,10 @@ class Localizer:
         return size
 
 
-def _only_passed_through(value: ir.Value) -> bool:
-    """Whether every user of a reshard's result would rather have it as it was before."""
-    return all(
-        use.operand_number in HANDLERS.get(use.owner.operation.name, REPLICATE).through
-        for use in value.uses
-    )
+def _is_read(value: ir.Value) -> bool:
+    """Whether some user reads a value itself and not what it was made from."""
+    users = (use.owner.operation for use in value.uses)
+    return any(value in HANDLERS.get(user.name, REPLICATE).inputs(user) for user in users)
 
 
 def _rank(value: ir.Value) -> int:
@@ -352,11 +356,15 @@ def _rank(value: ir.Value) -> int:
 
 
 def _votes(
-    rule: Rule, op: ir.Operation, have: Sequence[Layout], wanted: Sequence[Layout]
+    rule: Rule,
+    operands: Sequence[ir.Value],
+    have: Sequence[Layout],
+    results: Sequence[ir.Value],
+    wanted: Sequence[Layout],
 ) -> Iterator[Vote]:
-    for dims, layout, value in zip(rule.results, wanted, op.results, strict=True):
+    for dims, layout, value in zip(rule.results, wanted, results, strict=True):
         yield Vote(dims, layout, 2 * _elements(value) + 1, is_result=True)
-    for dims, layout, value in zip(rule.operands, have, op.operands, strict=True):
+    for dims, layout, value in zip(rule.operands, have, operands, strict=True):
         yield Vote(dims, layout, 2 * _elements(value))
 
 

@@ -9,12 +9,13 @@ from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import lift_meshes, mesh_from_module, mesh_ops, set_mesh
 from pai.passes.base import run_passes
 from pai.passes.partition.annotations import speaks_shardy, unsharded
+from pai.passes.partition.fold import fold_layers
 from pai.passes.partition.fold_padding import FoldPadding
 from pai.passes.partition.localize import Localized, localize
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import LocalModule, PartitionReport
 from pai.passes.partition.traffic import collective_uses
-from pai.passes.pipelines import COLLECTIVES
+from pai.passes.pipelines import JOINED_COLLECTIVES, SINGLE_COLLECTIVES
 from pai.runtime.errors import InvalidSharding
 from pai.runtime.mesh import Mesh
 
@@ -28,6 +29,7 @@ def partition(
     strict: bool = False,
     dump_dir: str | Path | None = None,
     time_limit: float = 600.0,
+    fold: bool = True,
 ) -> LocalModule:
     """Turn a module with sharded arguments into the program of one device, in place.
 
@@ -37,6 +39,8 @@ def partition(
         strict: refuse to gather an operand that its operation needs whole.
         dump_dir: where the module is written if Shardy fails.
         time_limit: seconds Shardy may take.
+        fold: partition a few of the layers that repeat and copy them (`fold.py`); the result is
+            the same, and a note in the report says what was done.
 
     Returns:
         The local module (the same object, rewritten) with the layouts of arguments and results.
@@ -55,12 +59,22 @@ def partition(
     if found is None:
         set_mesh(module, mesh)
     FoldPadding().run(module)
-    Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit).run(module)
-    out = localize(module, mesh=mesh, strict=strict)
-    run_pipeline(module, CLEAN_UP)
-    run_passes(module, COLLECTIVES)
-    run_pipeline(module, CLEAN_UP)
-    report = PartitionReport(collective_uses(module), tuple(out.replicated), _notes(out))
+    propagate = Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit)
+
+    def make_local(given: ir.Module) -> Localized:
+        out = localize(given, mesh=mesh, strict=strict)
+        run_pipeline(given, CLEAN_UP)
+        run_passes(given, SINGLE_COLLECTIVES)
+        run_pipeline(given, CLEAN_UP)
+        return out
+
+    out, note = fold_layers(module, propagate.run, make_local) if fold else (None, "")
+    if out is None:
+        propagate.run(module)
+        out = make_local(module)
+    run_passes(module, JOINED_COLLECTIVES)
+    notes = (*_notes(out), *([note] if note else []))
+    report = PartitionReport(collective_uses(module), tuple(out.replicated), notes)
     return LocalModule(module, mesh, out.arguments, out.results, report)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.cutting import dynamic_cut, entry, pad_edges
+from pai.passes.partition.cutting import cut, dynamic_cut, entry, join, pad_edges
 from pai.passes.partition.emit import Emitter
 from pai.passes.partition.layout import Atoms
 
@@ -59,6 +59,15 @@ def pairs(emit: Emitter, atoms: Atoms, group: Sequence[Piece]) -> list[tuple[int
     return [(devices[p.source], devices[p.target]) for devices in groups for p in group]
 
 
+def moved_elements(wanted: Sequence[Piece]) -> int:
+    """Return how many elements a device receives when the pieces travel in rounds."""
+    return sum(
+        max(piece.size for piece in group)
+        for group in rounds(wanted)
+        if group[0].source != group[0].target
+    )
+
+
 def fetch_pieces(
     emit: Emitter,
     value: ir.Value,
@@ -69,12 +78,37 @@ def fetch_pieces(
     fill: ir.Value,
 ) -> ir.Value:
     """Return the interval of ``length`` that is made of ``wanted``, and of ``fill`` elsewhere."""
+    dealt = sorted(rounds(wanted), key=lambda group: group[0].target_start)
+    if _tile(dealt, emit.grid.count(atoms), length):
+        return join(emit, [_same(emit, value, dim, atoms, group) for group in dealt], dim)
     shape = list(value.type.shape)
     shape[dim] = length
     out = emit.broadcast(fill, shape, [])
     for group in rounds(wanted):
         out = _round(emit, value, out, dim, atoms, group)
     return out
+
+
+def _tile(dealt: Sequence[Sequence[Piece]], shards: int, length: int) -> bool:
+    """Whether the rounds are the same for every shard and fill the interval side by side."""
+    end = 0
+    for group in dealt:
+        places = {(p.source_start, p.target_start, p.size) for p in group}
+        if len(group) != shards or len(places) != 1 or group[0].target_start != end:
+            return False
+        end += group[0].size
+    return end == length
+
+
+def _same(
+    emit: Emitter, value: ir.Value, dim: int, atoms: Atoms, group: Sequence[Piece]
+) -> ir.Value:
+    """Move a piece that lies at the same place of every shard."""
+    begin = group[0].source_start
+    chunk = cut(emit, value, dim, begin, begin + group[0].size)
+    if all(piece.source == piece.target for piece in group):
+        return chunk
+    return emit.collective_permute(chunk, pairs(emit, atoms, group))
 
 
 def _round(

@@ -25,6 +25,7 @@ from harness import (
 )
 
 from pai.compiler.reference import run_reference
+from pai.passes.base import run_passes
 from pai.passes.partition import partition
 
 RNG = np.random.default_rng(0)
@@ -62,9 +63,10 @@ def invariant_operands(x, w, b):
 
 @program(f(5, 6))
 def a_condition_over_split_data(x):
-    return lax.while_loop(
-        lambda c: jnp.max(jnp.abs(c)) < 9, lambda c: c * 2 - c.mean(1)[:, None], x
-    )
+    def body(c):
+        return c * 2 - c.mean(1)[:, None]
+
+    return lax.while_loop(lambda c: jnp.max(jnp.abs(c)) < 9, body, x)
 
 
 @program(f(4, 5, 6), f(5, 6))
@@ -113,11 +115,11 @@ def a_branch_with_several_results(x, y, a):
 @program(f(5, 6), f(7, 6))
 def branches_that_take_other_things(x, table):
     index = jnp.argmax(x[:, 0])
-    return lax.cond(
-        x.sum() > 0,
-        lambda: table[index] + x.sum(0),
-        lambda: lax.dynamic_slice(x, (1, 0), (1, 6))[0],
-    )
+
+    def second():
+        return lax.dynamic_slice(x, (1, 0), (1, 6))[0]
+
+    return lax.cond(x.sum() > 0, lambda: table[index] + x.sum(0), second)
 
 
 @program(f(5, 6), np.int32(1))
@@ -211,7 +213,10 @@ def test_tuples_are_taken_apart():
       %b = stablehlo.add %a, %a : tensor<4x6xf32>
       return %b : tensor<4x6xf32>
     }"""
-    check(text, [f(4, 6)], mesh_of(2), [["x", None]])
+    module = prepare(text, mesh_of(2), [["x", None]])
+    run_passes(module, "pai-dce")
+    x = f(4, 6)
+    run_and_compare(partition(module, mesh_of(2)), [x], [-2 * x])
 
 
 def test_a_loop_carries_its_operands_split():

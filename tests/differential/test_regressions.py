@@ -60,3 +60,41 @@ def test_gathers_of_several_values_are_read_one_by_one_by_the_oracle():
     for left, right in run_reference_spmd(text, parts):
         np.testing.assert_array_equal(left, [[0, 1], [2, 2]])
         np.testing.assert_array_equal(right, [[0, 1], [3, 3], [4, 4]])
+
+
+def test_free_axes_that_do_not_divide_a_block_of_a_shard_map():
+    """Shards of the whole dimension were taken for shards of the body's block."""
+    mesh = AbstractMesh((2, 4), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    spec = PartitionSpec(None, "x")
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec, axis_names={"x"})
+    def body(a):
+        return a * (1 + lax.axis_index("x"))
+
+    x = np.arange(8, dtype=np.int32).reshape(2, 4)
+    module = prepare(lower(body, [x]), mesh_of(2, 4), [[None, ("x", "y")]])
+    local = partition(module, mesh_of(2, 4))
+    run_and_compare(local, [x], [x * np.array([1, 1, 2, 2], np.int32)])
+
+
+def test_a_window_product_from_two_counts_its_start_as_one_device_does():
+    """A halo filled with the initial value took it into the window once for every place."""
+    x = np.arange(1, 9, dtype=np.float32)
+
+    def product(a):
+        return lax.reduce_window(a, np.float32(2), lax.mul, (2,), (1,), [(2, 2)])
+
+    check(product, [x], mesh_of(4), [["x"]])
+
+
+def test_values_of_one_barrier_may_be_split_by_the_same_axis():
+    """All but one were gathered: a rematerialized model held its activations whole."""
+    x, y = (np.arange(n * 8, dtype=np.float32).reshape(n, 8) for n in (4, 6))
+
+    def held(a, b):
+        c, d = lax.optimization_barrier((a * 2, b + 1))
+        return c, d
+
+    outcome = check(held, [x, y], mesh_of(2), [["x", None], [None, "x"]])
+    assert not outcome.local.report.collectives
+    assert not outcome.local.report.replicated

@@ -116,6 +116,11 @@ def gradient(function: Callable[..., Any], *which: int) -> Callable[..., Any]:
     return jax.grad(lambda *args: jnp.sum(function(*args) ** 2), which)
 
 
+def ring(x: Any) -> Any:
+    """Return an image with a ring of zeros around it."""
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
 IMAGE, KERNEL = (2, 64, 32, 4), (3, 3, 4, 4)
 CASES = {
     "conv 3x3": Case(conv(), (IMAGE, KERNEL)),
@@ -143,6 +148,13 @@ CASES = {
     "cumulative sum": Case(lambda x: jnp.cumsum(x, 1), (IMAGE,)),
     "pad": Case(lambda x: jnp.pad(x, ((0, 0), (4, 4), (0, 0), (0, 0))), (IMAGE,)),
     "every other row": Case(lambda x: x[:, ::2], (IMAGE,)),
+    "shift by one": Case(lambda x: jnp.roll(x, 1, axis=1), (IMAGE,)),
+    "gradient of a shift": Case(gradient(lambda x: jnp.roll(x, 1, axis=1), 0), (IMAGE,)),
+    "padded by hand": Case(lambda x, w: conv(padding="VALID")(ring(x), w), (IMAGE, KERNEL)),
+    "gradient padded by hand": Case(
+        gradient(lambda x, w: conv(padding="VALID")(ring(x), w), 0, 1), (IMAGE, KERNEL)
+    ),
+    "differences": Case(lambda x: x[:, 1:] - x[:, :-1], (IMAGE,)),
     "inner rows": Case(lambda x: x[:, 2:-2], (IMAGE,)),
 }
 

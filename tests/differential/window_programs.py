@@ -6,6 +6,7 @@ in any order and ties happen.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -330,6 +331,79 @@ def slices(draw: st.DrawFn) -> WindowProgram:
     )
 
 
+@st.composite
+def joined_slices(draw: st.DrawFn) -> WindowProgram:
+    """Draw slices of one tensor that are joined again, in any order, as rolling does it."""
+    shape = draw(st.lists(st.integers(1, 16), min_size=1, max_size=2))
+    along = draw(st.integers(0, len(shape) - 1))
+    size = shape[along]
+    if draw(st.booleans()):
+        middle = draw(st.integers(0, size))
+        ranges = [pair for pair in ((middle, size), (0, middle)) if pair[0] < pair[1]]
+    else:
+        ends = draw(st.lists(st.integers(0, size), min_size=2, max_size=6))
+        ranges = [(a, b) for a, b in itertools.pairwise(ends) if a < b]
+    assume(ranges)
+    lines, types = [], []
+    for index, (begin, end) in enumerate(ranges):
+        cut = [f"0:{n}" if dim != along else f"{begin}:{end}" for dim, n in enumerate(shape)]
+        types.append(kind([*shape[:along], end - begin, *shape[along + 1 :]]))
+        lines.append(
+            f"  %s{index} = stablehlo.slice %x [{', '.join(cut)}] : ({kind(shape)}) -> {types[-1]}"
+        )
+    result = kind([*shape[:along], sum(b - a for a, b in ranges), *shape[along + 1 :]])
+    names = ", ".join(f"%s{index}" for index in range(len(ranges)))
+    body = "\n".join(lines)
+    return WindowProgram(
+        f"""func.func @main(%x: {kind(shape)}) -> {result} {{
+{body}
+  %0 = stablehlo.concatenate {names}, dim = {along} : ({", ".join(types)}) -> {result}
+  return %0 : {result}
+}}""",
+        (tuple(shape),),
+    )
+
+
+@st.composite
+def moved_slices(draw: st.DrawFn) -> WindowProgram:
+    """Draw a slice that a pad moves to another place, as the gradient of rolling does it."""
+    size = draw(st.integers(1, 16))
+    begin = draw(st.integers(0, size - 1))
+    end = draw(st.integers(begin + 1, size))
+    low, high = draw(st.integers(-2, size)), draw(st.integers(-2, size))
+    gap = draw(st.sampled_from([0, 0, 1]))
+    width = end - begin
+    result = low + width + (width - 1) * gap + high
+    assume(result > 0)
+    return WindowProgram(
+        f"""func.func @main(%x: tensor<{size}xf32>) -> tensor<{result}xf32> {{
+  %v = stablehlo.constant dense<5.0> : tensor<f32>
+  %s = stablehlo.slice %x [{begin}:{end}] : (tensor<{size}xf32>) -> tensor<{width}xf32>
+  %0 = stablehlo.pad %s, %v, low = [{low}], high = [{high}], interior = [{gap}]
+    : (tensor<{width}xf32>, tensor<f32>) -> tensor<{result}xf32>
+  return %0 : tensor<{result}xf32>
+}}""",
+        ((size,),),
+    )
+
+
+@st.composite
+def cut_windows(draw: st.DrawFn) -> WindowProgram:
+    """Draw a sum over windows whose first and last results are cut off again."""
+    dim = draw(spatials())
+    front = draw(st.integers(0, dim.count - 1))
+    back = draw(st.integers(0, dim.count - 1 - front))
+    count = dim.count - front - back
+    program = _pooling("add", [dim.size], [dim.count], "0.0", _window_attributes([dim]))
+    cut = f"""  %s = stablehlo.slice %r [{front}:{dim.count - back}]
+    : (tensor<{dim.count}xf32>) -> tensor<{count}xf32>
+  return %s : tensor<{count}xf32>"""
+    text = program.text.replace(f"  return %r#0 : tensor<{dim.count}xf32>", cut).replace(
+        f"-> (tensor<{dim.count}xf32>) {{\n  %init", f"-> tensor<{count}xf32> {{\n  %init"
+    )
+    return WindowProgram(text, program.shapes)
+
+
 FAMILIES = {
     "convolution": convolutions(),
     "reduce_window": reduce_windows(),
@@ -338,4 +412,7 @@ FAMILIES = {
     "padded_pooling": padded_pooling(),
     "pad": pads(),
     "slice": slices(),
+    "joined_slices": joined_slices(),
+    "moved_slices": moved_slices(),
+    "cut_windows": cut_windows(),
 }

@@ -8,9 +8,9 @@ import pytest
 from pai.dialects.mlir import ir, parse, to_text
 from pai.passes.partition import partition
 from pai.passes.partition.collectives.combine import CombineCollectives
-from pai.passes.partition.fetch import pieces, rounds
 from pai.passes.partition.isolation import run_isolated
 from pai.passes.partition.layout import Grid, prime_factors
+from pai.passes.partition.pieces import pieces, rounds
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.reshard import permutation
 from pai.passes.partition.rule import Rule, Vote, assign

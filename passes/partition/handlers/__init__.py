@@ -7,6 +7,7 @@ from pai.passes.partition.handlers import (  # noqa: F401
     dynamic,
     elementwise,
     indexing,
+    joining,
     linear,
     manual,
     moving,

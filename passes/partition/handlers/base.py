@@ -112,6 +112,27 @@ def clone(site: Site) -> list[ir.Value]:
     return site.clone()
 
 
+def operands_of(op: ir.Operation) -> list[ir.Value]:
+    """Return the operands of an operation."""
+    return list(op.operands)
+
+
+def before_reshards(op: ir.Operation) -> list[ir.Value]:
+    """Return the operands as they were before a reshard, where Shardy gathers needlessly."""
+    out = []
+    for value in op.operands:
+        before = value
+        while not isinstance(before, ir.BlockArgument) and _owner(before).name == "sdy.reshard":
+            before = _owner(before).operands[0]
+        out.append(before)
+    return out
+
+
+def _owner(value: ir.Value) -> ir.Operation:
+    owner: ir.Operation = value.owner.operation
+    return owner
+
+
 @dataclass(frozen=True)
 class Handler:
     """How operations of some names are localized.
@@ -119,12 +140,13 @@ class Handler:
     Args:
         rule: the factors of one operation; None when this form of it has to be whole.
         build: appends the local form and returns its results, complete (not partial).
-        through: operands taken as they were before a reshard, where Shardy gathers needlessly.
+        inputs: the values it reads, its operands or what they were before a reshard or a slice;
+            the rule's operands and the local ones are these.
     """
 
     rule: Callable[[ir.Operation], Rule | None]
     build: Callable[[Site], list[ir.Value]] = clone
-    through: tuple[int, ...] = ()
+    inputs: Callable[[ir.Operation], list[ir.Value]] = operands_of
 
 
 HANDLERS: dict[str, Handler] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pai.dialects.mlir import ir, stablehlo
 from pai.passes.partition.emit import Emitter, identity, tensor
-from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.base import Handler, Site, before_reshards, register, shape
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.rule import Factors, Rule, whole
 
@@ -135,7 +135,7 @@ def batch_norm_rule(op: ir.Operation) -> Rule:
 
 
 register(Handler(sort_rule), "stablehlo.sort")
-register(Handler(top_k_rule, build_top_k, through=(0,)), "chlo.top_k")
+register(Handler(top_k_rule, build_top_k, before_reshards), "chlo.top_k")
 register(Handler(matrix_rule), "stablehlo.cholesky", "stablehlo.triangular_solve")
 register(Handler(fft_rule), "stablehlo.fft")
 register(

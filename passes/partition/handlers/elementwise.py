@@ -24,14 +24,6 @@ def rule(op: ir.Operation) -> Rule:
     return out
 
 
-def barrier_rule(op: ir.Operation) -> Rule:
-    """Give each operand and its result factors of their own."""
-    out = Rule()
-    out.operands = [out.dims(value.type.shape) for value in op.operands]
-    out.results = out.operands
-    return out
-
-
 def bitcast_rule(op: ir.Operation) -> Rule:
     """Share the common dimensions; the extra one of the narrower type is whole."""
     source, target = shape(op.operands[0]), shape(op.results[0])
@@ -69,7 +61,6 @@ def build_rng(site: Site) -> list[ir.Value]:
 
 register(Handler(rule), *(f"stablehlo.{name}" for name in STABLEHLO.split()))
 register(Handler(rule), *(f"chlo.{name}" for name in CHLO.split()))
-register(Handler(barrier_rule), "stablehlo.optimization_barrier")
 register(Handler(bitcast_rule), "stablehlo.bitcast_convert")
 register(Handler(rng_rule, build_rng), "stablehlo.rng")
 register(Handler(rng_rule), "stablehlo.rng_bit_generator")

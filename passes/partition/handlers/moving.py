@@ -1,11 +1,12 @@
-"""slice, pad, concatenate and reverse: along a split dimension, shards fetch what they need."""
+"""slice, pad and reverse: along a split dimension, shards fetch what they need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.emit import array_attr
+from pai.passes.partition.cutting import cut
+from pai.passes.partition.emit import array_attr, tensor
 from pai.passes.partition.fetch import fetch
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.handlers.shapes import ints
@@ -79,8 +80,8 @@ def build_slice(site: Site) -> list[ir.Value]:
         starts = [begin[dim] + shard * step for shard in range(shards)]
         return starts, (local[dim] - 1) * strides[dim] + 1
 
-    cut = [dim for dim in range(len(source)) if source[dim] != target[dim]]
-    for dim in fetch_dims(site, cut, window, None):
+    changed = [dim for dim in range(len(source)) if source[dim] != target[dim]]
+    for dim in fetch_dims(site, changed, window, None):
         begin[dim] = 0
         limits[dim] = shape(site.operands[0])[dim]
     for dim, size in enumerate(source):
@@ -127,7 +128,22 @@ def build_pad(site: Site) -> list[ir.Value]:
         row = (left.low, left.high, left.base_dilation - 1)
         for name, width in zip(names, row, strict=True):
             edges[name][dim] = width
-    return site.clone(**{name: array_attr(values) for name, values in edges.items()})
+    return [_pad(site, *edges.values())]
+
+
+def _pad(site: Site, low: list[int], high: list[int], interior: list[int]) -> ir.Value:
+    """Append a pad, and a slice for what negative edges cut."""
+    inner = list(site.type().shape)
+    for dim, (a, b) in enumerate(zip(low, high, strict=True)):
+        inner[dim] += max(0, -a) + max(0, -b)
+    names = ("edge_padding_low", "edge_padding_high", "interior_padding")
+    columns = ([max(0, a) for a in low], [max(0, b) for b in high], interior)
+    attributes = {name: array_attr(row) for name, row in zip(names, columns, strict=True)}
+    element = site.operands[0].type.element_type
+    (out,) = site.clone(types=[tensor(inner, element)], **attributes)
+    for dim, (a, b) in enumerate(zip(low, high, strict=True)):
+        out = cut(site.emit, out, dim, max(0, -a), inner[dim] - max(0, -b))
+    return out
 
 
 def reverse_rule(op: ir.Operation) -> Rule:
@@ -150,41 +166,6 @@ def build_reverse(site: Site) -> list[ir.Value]:
     return site.clone()
 
 
-def concatenate_rule(op: ir.Operation) -> Rule:
-    """Split every dimension; the concatenated one as the operands are."""
-    along = ir.IntegerAttr(op.attributes["dimension"]).value
-    target = shape(op.results[0])
-    moved = [dim == along for dim in range(len(target))]
-    out, dims = moving_rule(target, target, moved)
-    out.operands = [
-        [() if dim == along and shape(value)[dim] == 0 else f for dim, f in enumerate(dims)]
-        for value in op.operands
-    ]
-    return out
-
-
-def build_concatenate(site: Site) -> list[ir.Value]:
-    """Fetch each operand's part of this shard's interval, and choose by position."""
-    along = ir.IntegerAttr(site.op.attributes["dimension"]).value
-    atoms = site.layout()[along]
-    if not atoms:
-        return site.clone()
-    emit, local = site.emit, shape_of_result(site)
-    positions = emit.positions(local, along, atoms)
-    out, offset = emit.constant(site.type(), 0), 0
-    for index, value in enumerate(site.op.operands):
-        size = shape(value)[along]
-        if size == 0:
-            continue
-        starts = [shard * local[along] - offset for shard in range(emit.grid.count(atoms))]
-        part = fetch(emit, site.operands[index], along, atoms, size, starts, local[along], None)
-        own = emit.compare(positions, "GE", emit.constant(positions.type, offset))
-        out = emit.select(own, part, out)
-        offset += size
-    return [out]
-
-
 register(Handler(slice_rule, build_slice), "stablehlo.slice")
 register(Handler(pad_rule, build_pad), "stablehlo.pad")
-register(Handler(concatenate_rule, build_concatenate), "stablehlo.concatenate")
 register(Handler(reverse_rule, build_reverse), "stablehlo.reverse")

@@ -14,7 +14,7 @@ from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import cut, dynamic_cut, entry, pad_edges
 from pai.passes.partition.emit import PAD_VALUE, identity, splat, tensor
 from pai.passes.partition.fetch import fetch
-from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.base import Handler, Site, before_reshards, register, shape
 from pai.passes.partition.handlers.reductions import region_kind
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.handlers.windows import Window, windows_of
@@ -138,6 +138,6 @@ def _own(site: Site, value: ir.Value, dim: int, part: Touched) -> ir.Value:
 
 
 register(
-    Handler(select_and_scatter_rule, build_select_and_scatter, through=(0, 1)),
+    Handler(select_and_scatter_rule, build_select_and_scatter, before_reshards),
     "stablehlo.select_and_scatter",
 )

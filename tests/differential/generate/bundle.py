@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from generate.oracle import sayable
 from pai.compiler.reference import QUICK_COMPILE, run_reference_spmd
 
 _MAIN = re.compile(r"func\.func (?:public )?@main\(")
@@ -66,7 +67,7 @@ def merge(jobs: Sequence[Job]) -> str:
     bodies, parameters, calls, returned, types = [], [], [], [], []
     for index, job in enumerate(jobs):
         inputs, outputs = job.kinds
-        bodies.append(_renamed(job.text, f"j{index}_"))
+        bodies.append(_renamed(sayable(job.text), f"j{index}_"))
         names = [f"%a{index}_{k}" for k in range(len(inputs))]
         parameters += [f"{name}: {kind}" for name, kind in zip(names, inputs, strict=True)]
         calls.append(

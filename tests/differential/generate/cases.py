@@ -21,7 +21,6 @@ from harness import compare, device_arguments, localize_raw, lower, prepare, uns
 from generate.bundle import Job, run_jobs
 from generate.draw import Family, Program, chance
 from generate.layouts import draw_mesh, draw_pieces, draw_sharding
-from generate.oracle import without_bitwise_collectives
 from pai.dialects.mlir import context, func, ir, parse, run_pipeline, to_text
 from pai.passes.base import run_passes
 from pai.passes.partition.partition import CLEAN_UP, partition
@@ -229,7 +228,7 @@ def start(family: str, number: int, lowered: Lowered, pick: Random) -> Task:
         assert "sdy." not in text, "sdy attributes are left"
         inputs = device_arguments(task.local, lowered.program.arguments)
         kinds = kinds_of(task.local.module)
-        task.job = Job(without_bitwise_collectives(text), inputs, kinds)
+        task.job = Job(text, inputs, kinds)
     except PassFailure as error:
         verdict.status, verdict.detail = "crashed", str(error)
     except PaiError as error:

@@ -11,7 +11,7 @@ func.func @main(%a: tensor<4x6xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x":(
 // -----
 
 // A reshape deals an axis of four out to two dimensions.
-// CHECK: OK devices=4 max_error=0 gathered=0
+// CHECK: OK devices=4 max_error=0
 sdy.mesh @mesh = <["x"=4]>
 func.func @main(%a: tensor<4x3xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}, {}]>}) -> tensor<2x2x3xf32> {
   %0 = stablehlo.reshape %a : (tensor<4x3xf32>) -> tensor<2x2x3xf32>
