@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import pytest
 from jax import lax
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import check, mesh_of
+from harness import (
+    check,
+    localize_raw,
+    lower,
+    mesh_of,
+    prepare,
+    run_and_compare,
+    specs_of,
+)
+
+from pai.compiler.reference import run_reference
 
 NAN = np.float32(np.nan)
 NEGATIVE_NAN = np.copysign(NAN, np.float32(-1))
@@ -56,6 +67,21 @@ def test_top_k(name, sizes, spec):
     assert not outcome.local.report.replicated
     moved = sum(use.bytes_per_device for use in outcome.local.report.collectives)
     assert moved <= 2 * 3 * 5 * 4 * np.prod(sizes)  # the values and places of five of each shard
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_top_k_in_any_layout(seed):
+    pick = random.Random(seed)
+    sizes = pick.choice([(2,), (3,), (2, 2), (3, 2)])
+    mesh = mesh_of(*sizes)
+
+    def any_spec(rank):
+        return pick.choice(specs_of(rank, "xy"[: len(sizes)]))
+
+    x = specials(2, 5, 23)
+    text = lower(lambda a: lax.top_k(a, 4), [x])
+    module = prepare(text, mesh, [any_spec(3)])
+    run_and_compare(localize_raw(module, mesh, any_spec), [x], run_reference(text, [x]))
 
 
 def test_top_k_of_most_of_a_dimension_gathers_it():

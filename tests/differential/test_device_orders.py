@@ -104,3 +104,25 @@ def test_a_package_cuts_and_joins_in_the_order_of_the_devices(tmp_path):
     )
     assert done.returncode == 0, done.stderr + done.stdout
     assert '"device_ids":[3,0,2,1]' in (package / "manifest.json").read_text()
+
+
+def test_a_plan_may_order_the_devices(tmp_path):
+    path, plan, package = (tmp_path / name for name in ("model.mlir", "plan.toml", "model.pai"))
+    path.write_text(
+        "func.func @main(%a: tensor<4x6xf32>, %b: tensor<6x5xf32>) -> tensor<4x5xf32> {\n"
+        "  %0 = stablehlo.dot_general %a, %b, contracting_dims = [1] x [0]"
+        " : (tensor<4x6xf32>, tensor<6x5xf32>) -> tensor<4x5xf32>\n"
+        "  return %0 : tensor<4x5xf32>\n}"
+    )
+    plan.write_text(
+        "device_ids = [1, 2, 0]\n[mesh]\nx = 3\n[arguments]\narg0 = ['', 'x']\narg1 = ['x', '']\n"
+    )
+    command = [sys.executable, "-P", "-m", "pai.cli", str(path), "-o", str(package), "--verify"]
+    done = subprocess.run(
+        [*command, "--devices", "3", "--plan", str(plan)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "device_ids = [1, 2, 0]" in (package / "plan.toml").read_text()

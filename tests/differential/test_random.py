@@ -95,3 +95,11 @@ def test_generators_draw_the_same_numbers_on_every_mesh(algorithm, sizes):
     local = partition(parse(f"sdy.mesh @mesh = <[{axes}]>\n{text(result)}"), mesh)
     run_and_compare(local, seed, run_reference(text(), seed))
     assert not local.report.collectives
+
+
+def test_keys_of_the_generator_of_xla():
+    def function(key):
+        out = jax.random.normal(jax.random.wrap_key_data(key, impl="rbg"), SHAPE)
+        return lax.with_sharding_constraint(out, split_over("x", "y"))
+
+    check(function, [np.array([1, 2, 3, 4], np.uint32)], mesh_of(2, 2), [None])
