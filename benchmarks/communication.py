@@ -40,7 +40,15 @@ load_package("tests/models", "jax_models")
 
 from jax_models import MODELS, layouts  # noqa: E402
 
-SIZES = {"vocabulary": 128, "width": 64, "heads": 8, "kv_heads": 8, "hidden": 128, "sequence": 16}
+SIZES = {
+    "vocabulary": 128,
+    "width": 64,
+    "heads": 8,
+    "kv_heads": 8,
+    "hidden": 128,
+    "sequence": 16,
+    "image": 32,
+}
 """What the small configurations are widened to, so that every mesh axis divides them."""
 
 

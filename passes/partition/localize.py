@@ -18,6 +18,7 @@ from pai.passes.partition.annotations import (
     shardings_in,
     without_shardings,
 )
+from pai.passes.partition.contraction import Contraction
 from pai.passes.partition.control import CONTROL, STRUCTURE
 from pai.passes.partition.emit import (
     Emitter,
@@ -26,7 +27,7 @@ from pai.passes.partition.emit import (
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
 from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
-from pai.passes.partition.reshard import reshard
+from pai.passes.partition.reshard import reshard, route_of
 from pai.passes.partition.rule import Rule, Vote, assign, layout_of
 from pai.passes.rewrite import where
 from pai.runtime.dtypes import itemsize
@@ -273,6 +274,12 @@ class Localizer:
             axes = assign(rule, self.grid, _votes(rule, operands, have, op.results, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]
         self._account(op, operands, have, need)
+        if handler.work and any(axes):
+            contraction = Contraction(
+                rule, operands, op.results[0], have, wanted[0], handler.work(op)
+            )
+            axes = contraction.cheapest(axes, self.grid, self._distance)
+            need = [layout_of(dims, axes) for dims in rule.operands]
         locals_ = [self.get(v, layout) for v, layout in zip(operands, need, strict=True)]
         site = Site(op, rule, list(axes), locals_, self.emit)
         results = handler.build(site)
@@ -282,6 +289,12 @@ class Localizer:
             if site.layout(index) != wanted[index]:
                 value = op.results[index]
                 self.values[value] = (self.get(value, wanted[index]), wanted[index])
+
+    def _distance(self, value: ir.Value, source: Layout, target: Layout) -> float:
+        """Return about how many bytes a device sends to move ``value`` between layouts."""
+        if source == target or 0 in value.type.shape:
+            return 0.0
+        return sum(step.cost for step in route_of(self.emit, value.type, source, target))
 
     def _check(self, op: ir.Operation) -> None:
         if op.name in COLLECTIVES and not self.manual:

@@ -49,16 +49,22 @@ def reshard(
     if 0 in shape:
         local = tensor(emitter.grid.local_shape(shape, target), value.type.element_type)
         return emitter.constant(local, 0)
-    width = itemsize(dtype_name(value.type))
-    key = (tuple(shape), width, source, target)
-    steps = emitter.routes.get(key)
-    if steps is None:
-        steps = emitter.routes[key] = route(emitter.grid, shape, width, source, target)
+    kind = tensor(shape, value.type.element_type)
     current = source
-    for step in steps:
+    for step in route_of(emitter, kind, source, target):
         value = _EMIT[step.kind](emitter, value, shape, current, step)
         current = step.layout
     return value
+
+
+def route_of(emitter: Emitter, kind: ir.Type, source: Layout, target: Layout) -> tuple[Step, ...]:
+    """Return the cheapest steps for a tensor of global type ``kind``; kept, for many are alike."""
+    key = (kind, source, target)
+    steps = emitter.routes.get(key)
+    if steps is None:
+        width = itemsize(dtype_name(kind))
+        steps = emitter.routes[key] = route(emitter.grid, kind.shape, width, source, target)
+    return steps
 
 
 def route(

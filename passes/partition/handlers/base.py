@@ -142,11 +142,14 @@ class Handler:
         build: appends the local form and returns its results, complete (not partial).
         inputs: the values it reads, its operands or what they were before a reshard or a slice;
             the rule's operands and the local ones are these.
+        work: the multiplications of one operation on global shapes, where partial results may be
+            added or the operands gathered, whichever is cheaper (`contraction`).
     """
 
     rule: Callable[[ir.Operation], Rule | None]
     build: Callable[[Site], list[ir.Value]] = clone
     inputs: Callable[[ir.Operation], list[ir.Value]] = operands_of
+    work: Callable[[ir.Operation], int] | None = None
 
 
 HANDLERS: dict[str, Handler] = {}

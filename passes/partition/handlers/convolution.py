@@ -13,6 +13,7 @@ are small, are added.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -190,4 +191,14 @@ def _groups(site: Site, name: str) -> ir.Attribute:
     return ir.IntegerAttr.get(attr.type, attr.value // site.count(0))
 
 
-register(Handler(convolution_rule, build_convolution), "stablehlo.convolution")
+def convolution_work(op: ir.Operation) -> int:
+    """Return the multiplications: each element of the result sees a kernel of one output."""
+    numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+    kernel = shape(op.operands[1])
+    outputs = max(1, kernel[numbers.kernel_output_feature_dimension])
+    return math.prod(shape(op.results[0])) * math.prod(kernel) // outputs
+
+
+register(
+    Handler(convolution_rule, build_convolution, work=convolution_work), "stablehlo.convolution"
+)

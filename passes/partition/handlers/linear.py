@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pai.dialects.mlir import ir, stablehlo
 from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Rule
@@ -44,4 +46,12 @@ def build_contraction(site: Site) -> list[ir.Value]:
     return site.emit.all_reduce(out, kind, site.atoms(reduced))
 
 
-register(Handler(dot_rule, build_contraction), "stablehlo.dot_general")
+def dot_work(op: ir.Operation) -> int:
+    """Return the multiplications: one for each element of the result and of what is contracted."""
+    numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+    sizes = shape(op.operands[0])
+    contracted = [sizes[dim] for dim in numbers.lhs_contracting_dimensions]
+    return math.prod(shape(op.results[0])) * math.prod(contracted)
+
+
+register(Handler(dot_rule, build_contraction, work=dot_work), "stablehlo.dot_general")
