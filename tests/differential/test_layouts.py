@@ -156,7 +156,7 @@ def test_gradients_over_the_data_need_one_combined_all_reduce():
 
 
 def test_a_scan_adds_up_the_gradients_of_its_weights_and_reduces_them_once():
-    """JAX transposes the gradient of an einsum before it adds it up: the all_reduce stayed inside."""
+    """JAX transposes an einsum's gradient before the addition: the all_reduce stayed inside."""
     case = case_of(Cell("lstm", "data", (8,), True))
     local = partition(simplified(case.text), case.mesh)
     (use,) = local.report.collectives
