@@ -9,7 +9,7 @@ from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import shape_of
 from pai.passes.simplify.build import like, transpose
 
-_COMPARATOR = re.compile(r"top_k_(gt|lt)_\w+_comparator")
+_COMPARATOR = re.compile(r"top_k_(gt|lt)_\w+_comparator(_\d+)?")
 _CONFIG = "mhlo.backend_config"
 
 
