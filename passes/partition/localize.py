@@ -24,6 +24,7 @@ from pai.passes.partition.emit import (
     tensor,
 )
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
+from pai.passes.partition.handlers.base import operands_of
 from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
 from pai.passes.partition.reshard import reshard
@@ -267,6 +268,9 @@ class Localizer:
         operands = handler.inputs(op)
         have = [self.values[value][1] for value in operands]
         wanted = self.layouts(op, SHARDING, op.results)
+        if handler.inputs is not operands_of:
+            pairs = zip(op.results, wanted, strict=True)
+            wanted = [self._behind_reshards(value, layout) for value, layout in pairs]
         if not any(map(any, have)) and not any(map(any, wanted)):
             axes: list[Atoms] = [()] * len(rule.sizes)
         else:
@@ -282,6 +286,14 @@ class Localizer:
             if site.layout(index) != wanted[index]:
                 value = op.results[index]
                 self.values[value] = (self.get(value, wanted[index]), wanted[index])
+
+    def _behind_reshards(self, value: ir.Value, layout: Layout) -> Layout:
+        """Return the layout that all users of a value reshard it to; ``layout`` otherwise."""
+        users = [use.owner.operation for use in value.uses]
+        if any(user.name != "sdy.reshard" for user in users):
+            return layout
+        targets = {self.layouts(user, "sharding", user.results)[0] for user in users}
+        return targets.pop() if len(targets) == 1 else layout
 
     def _check(self, op: ir.Operation) -> None:
         if op.name in COLLECTIVES and not self.manual:
