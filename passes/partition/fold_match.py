@@ -85,7 +85,7 @@ class Match:
         self.chains: list[list[int]] = layers.chains.tolist()
         self.block: ir.Block = local.regions[0].blocks[0]
         *self.ops, self.last = [op.operation for op in self.block.operations]
-        self.nodes = [marked(op.location) for op in self.ops]
+        self.nodes: list[int] = []
         self.lists: dict[tuple[int, int], list[int]] = {}
         self.numbers: list[int] = []
         self.sources: dict[ir.Value, tuple[int, int]] = {}
@@ -98,17 +98,24 @@ class Match:
         self.crossings = self._crossings()
 
     def _read(self) -> None:
-        """Sort the local operations by chain and layer."""
+        """Sort the local operations by chain and layer; what has no mark goes with its user."""
         for number, value in enumerate(self.block.arguments):
             self.sources[value] = (ARGUMENT, number)
-        for index, (op, node) in enumerate(zip(self.ops, self.nodes, strict=True)):
+        for index, op in enumerate(self.ops):
+            self.operands.append([self.sources[value] for value in op.operands])
+            for result, value in enumerate(op.results):
+                self.sources[value] = (index, result)
+        self.nodes = [marked(op.location) for op in self.ops]
+        unmarked = {index for index, node in enumerate(self.nodes) if node < 0}
+        for index in range(len(self.ops) - 1, -1, -1):
+            for source, _ in self.operands[index]:
+                if source in unmarked:
+                    self.nodes[source] = self.nodes[index]
+        for index, node in enumerate(self.nodes):
             key = (self.chain[node], self.layer[node]) if node >= 0 else (-1, 0)
             group = self.lists.setdefault(key, [])
             self.numbers.append(len(group))
             group.append(index)
-            self.operands.append([self.sources[value] for value in op.operands])
-            for result, value in enumerate(op.results):
-                self.sources[value] = (index, result)
 
     def member(self, value: ir.Value) -> Member | None:
         """Return a value as part of a layer, or None."""

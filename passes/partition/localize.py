@@ -25,6 +25,7 @@ from pai.passes.partition.emit import (
     tensor,
 )
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
+from pai.passes.partition.handlers.base import operands_of
 from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
 from pai.passes.partition.reshard import reshard, route_of
@@ -268,6 +269,9 @@ class Localizer:
         operands = handler.inputs(op)
         have = [self.values[value][1] for value in operands]
         wanted = self.layouts(op, SHARDING, op.results)
+        if handler.inputs is not operands_of:
+            pairs = zip(op.results, wanted, strict=True)
+            wanted = [self._behind_reshards(value, layout) for value, layout in pairs]
         if not any(map(any, have)) and not any(map(any, wanted)):
             axes: list[Atoms] = [()] * len(rule.sizes)
         else:
@@ -295,6 +299,14 @@ class Localizer:
         if source == target or 0 in value.type.shape:
             return 0.0
         return sum(step.cost for step in route_of(self.emit, value.type, source, target))
+
+    def _behind_reshards(self, value: ir.Value, layout: Layout) -> Layout:
+        """Return the layout that all users of a value reshard it to; ``layout`` otherwise."""
+        users = [use.owner.operation for use in value.uses]
+        if any(user.name != "sdy.reshard" for user in users):
+            return layout
+        targets = {self.layouts(user, "sharding", user.results)[0] for user in users}
+        return targets.pop() if len(targets) == 1 else layout
 
     def _check(self, op: ir.Operation) -> None:
         if op.name in COLLECTIVES and not self.manual:

@@ -37,14 +37,15 @@ def pieces(starts: Sequence[int], length: int, local: int, size: int) -> list[Pi
 
 def rounds(wanted: Sequence[Piece]) -> list[list[Piece]]:
     """Deal pieces into rounds with distinct sources and distinct targets; local ones first."""
-    out: list[list[Piece]] = []
     own = [piece for piece in wanted if piece.source == piece.target]
-    if own:
-        out.append(own)
-    for piece in sorted(wanted, key=lambda p: -p.size):
-        if piece.source == piece.target:
-            continue
-        for group in out[bool(own) :]:
+    moved = [piece for piece in wanted if piece.source != piece.target]
+    return [*_deal(own), *_deal(sorted(moved, key=lambda piece: -piece.size))]
+
+
+def _deal(wanted: Sequence[Piece]) -> list[list[Piece]]:
+    out: list[list[Piece]] = []
+    for piece in wanted:
+        for group in out:
             if all(p.source != piece.source and p.target != piece.target for p in group):
                 group.append(piece)
                 break

@@ -11,6 +11,7 @@ from pai.passes.rewrite import is_unused
 from pai.passes.simplify.build import broadcast, dot, i64s, like, reduce_add, transpose
 from pai.passes.simplify.dce import has_effect
 from pai.passes.simplify.expand_lapack import lapack_call
+from pai.passes.simplify.expand_topk import approx_top_k
 from pai.passes.simplify.expansions import expands, refuse
 
 
@@ -135,7 +136,7 @@ def custom_call(op: ir.Operation) -> Sequence[ir.Value] | None:
         return None
     if target in CUSTOM_CALLS:
         return None
-    values = lapack_call(op, target)
+    values = approx_top_k(op) if target == "ApproxTopK" else lapack_call(op, target)
     if values is not None:
         return values
     raise refuse(

@@ -111,7 +111,7 @@ class Outcome:
 
 def lower(function: Any, arguments: Sequence[Any]) -> str:
     """Return a JAX function as StableHLO text with one function and no CHLO but erf, top_k."""
-    wide = any(array.dtype.itemsize == 8 for array in flatten(arguments))
+    wide = any(array.dtype.itemsize >= 8 for array in flatten(arguments))
     with jax.enable_x64(wide):
         return jax.jit(function, keep_unused=True).lower(*arguments).as_text()
 

@@ -20,10 +20,18 @@ from harness import (
     mesh_of,
     prepare,
     run_and_compare,
+    sharding_of,
     specs_of,
 )
 
 from pai.compiler.reference import run_reference
+from pai.dialects.sdy import set_argument_sharding, set_mesh, sharding_attr
+from pai.frontends.stablehlo.importer import load
+from pai.passes.base import run_passes
+from pai.passes.partition import partition
+from pai.passes.pipelines import expand
+from pai.passes.rewrite import main_function
+from pai.runtime.errors import UnsupportedOp
 
 NAN = np.float32(np.nan)
 NEGATIVE_NAN = np.copysign(NAN, np.float32(-1))
@@ -125,3 +133,33 @@ def test_sorts_along_a_split_dimension_are_stable(name, sizes, spec):
         return jnp.sort(x, 1), jnp.argsort(x, 1, stable=True), jnp.argsort(x, 1, descending=True)
 
     check(function, [INPUTS[name]], mesh_of(*sizes), [spec])
+
+
+def simplified(function, x, mesh, spec):
+    """Return a function as the simplify stage leaves it, its argument split."""
+    module = load(lower(function, [x])).module
+    run_passes(module, expand("simplify"))
+    set_mesh(module, mesh)
+    with module.context:
+        set_argument_sharding(main_function(module), 0, sharding_attr(sharding_of(spec)))
+    return module
+
+
+@pytest.mark.parametrize("function", [lax.approx_max_k, lax.approx_min_k], ids=["max", "min"])
+def test_approximate_ones_are_exact(function):
+    x, mesh = np.random.default_rng(0).permutation(96).reshape(4, 24).astype(np.float32), mesh_of(2)
+
+    def both(a):
+        return *function(a, 3), *function(a, 2, reduction_dimension=0)
+
+    want = [np.asarray(value) for value in jax.jit(both)(x)]
+    for spec in ([None, "x"], ["x", None]):
+        run_and_compare(partition(simplified(both, x, mesh, spec), mesh), [x], want)
+
+
+def test_an_approximate_one_that_keeps_more_is_refused():
+    def function(x):
+        return lax.approx_max_k(x, 3, reduction_input_size_override=23, aggregate_to_topk=False)
+
+    with pytest.raises(UnsupportedOp, match="'ApproxTopK' runs code that is not in the model"):
+        simplified(function, INPUTS["ties"], mesh_of(2), [None, "x"])

@@ -153,3 +153,11 @@ def test_gradients_over_the_data_need_one_combined_all_reduce():
     gradients = jax.value_and_grad(loss, (1, 2, 3))
     outcome = check_program(gradients, arguments, mesh_of(4), [["x", None], None, None, None])
     assert [(u.kind, u.count) for u in outcome.local.report.collectives] == [("all_reduce", 1)]
+
+
+def test_a_scan_adds_up_the_gradients_of_its_weights_and_reduces_them_once():
+    """JAX transposes an einsum's gradient before the addition: the all_reduce stayed inside."""
+    case = case_of(Cell("lstm", "data", (8,), True))
+    local = partition(simplified(case.text), case.mesh)
+    (use,) = local.report.collectives
+    assert (use.kind, use.count) == ("all_reduce", 1)

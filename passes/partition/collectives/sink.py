@@ -17,6 +17,7 @@ from pai.passes.partition.collectives.common import (
     operations,
 )
 from pai.passes.partition.collectives.reassociate import ADD
+from pai.passes.partition.collectives.scatter import MOVES
 from pai.passes.partition.emit import splat
 from pai.passes.rewrite import collect
 
@@ -27,6 +28,7 @@ class SinkCollectives(Pass):
 
     The gradient of a weight that a scan reads at every step is such a sum; so is the gradient of
     microbatches. An accumulator of a reduce_scatter grows to the whole tensor on each device.
+    Transposes and reshapes may stand between an all_reduce and the addition.
 
     Before::
 
@@ -69,8 +71,8 @@ def _accumulated(loop: ir.Operation, index: int) -> tuple[ir.Operation, ir.Opera
     if operations(body)[-1].operands[index] != addition.results[0]:
         return None
     left, right = addition.operands
-    collective = definition(right if left == argument else left)
-    if collective is None or collective.name not in (ALL_REDUCE, REDUCE_SCATTER):
+    collective = _source(right if left == argument else left, body)
+    if collective is None:
         return None
     if body_kind(collective) != "add" or len(collective.operands) != 1:
         return None
@@ -79,10 +81,21 @@ def _accumulated(loop: ir.Operation, index: int) -> tuple[ir.Operation, ir.Opera
     return addition, collective
 
 
+def _source(term: ir.Value, body: ir.Block) -> ir.Operation | None:
+    """Return the collective a term comes from; an all_reduce may be moved behind it."""
+    op = definition(term)
+    allowed = {ALL_REDUCE, REDUCE_SCATTER}
+    while op is not None and op.name in MOVES and op.block == body and only_user(op.results[0]):
+        op = definition(op.operands[0])
+        allowed = {ALL_REDUCE}
+    return op if op is not None and op.name in allowed else None
+
+
 def _sink(loop: ir.Operation, index: int, addition: ir.Operation, collective: ir.Operation) -> None:
     part = collective.operands[0]
     init = loop.operands[index]
-    old, kind = init.type, part.type
+    old = init.type
+    kind = part.type if collective.name == REDUCE_SCATTER else old
     with loop.context, loop.location:
         with ir.InsertionPoint(loop):
             attributes = {"value": splat(kind, 0)}
@@ -94,8 +107,7 @@ def _sink(loop: ir.Operation, index: int, addition: ir.Operation, collective: ir
         for region in loop.regions:
             region.blocks[0].arguments[index].set_type(kind)
         addition.results[0].set_type(kind)
-        at = [value == collective.results[0] for value in addition.operands].index(True)
-        addition.operands[at] = part
+        collective.results[0].replace_all_uses_with(part)
         after = _next(loop)
         with ir.InsertionPoint(after):
             total = like(collective, [result], [old]).results[0]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import cut, join, zero_of
 from pai.passes.partition.fetch import fetch
-from pai.passes.partition.handlers.base import Handler, Site, operands_of, register, shape
+from pai.passes.partition.handlers.base import Handler, Site, before_reshards, register, shape
 from pai.passes.partition.handlers.moving import moving_rule, shape_of_result
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.pieces import Piece, fetch_pieces, moved_elements, pieces
@@ -54,9 +54,12 @@ def _source(op: ir.Operation) -> ir.Value | None:
 
 
 def inputs(op: ir.Operation) -> list[ir.Value]:
-    """Return what the operands are slices of, or else the operands."""
+    """Return what the operands are slices of, or else the operands before a reshard.
+
+    Shardy does not split the joined dimension and reshards what is split there, and back.
+    """
     source = _source(op)
-    return operands_of(op) if source is None else [source]
+    return before_reshards(op) if source is None else [source]
 
 
 def concatenate_rule(op: ir.Operation) -> Rule:

@@ -19,6 +19,7 @@ from generate.reduce import reduce
 from generate.scatter import scatter
 from generate.shaping import shaping
 from generate.sorting import sorting
+from generate.sums import sums
 from generate.windows import windows
 
 FAMILIES: dict[str, Family] = {
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Family] = {
     "small_integers": small_integers,
     "manual": manual,
     "forms": forms,
+    "sums": sums,
     "chain": chain,
 }
 

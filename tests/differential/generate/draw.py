@@ -18,11 +18,11 @@ from pai.runtime.mesh import Mesh
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
-C64, BOOL = np.dtype(np.complex64), np.dtype(bool)
+C64, C128, BOOL = np.dtype(np.complex64), np.dtype(np.complex128), np.dtype(bool)
 FLOATS = [F32, F32, F32, F32, F64, BF16, F16]
 INTEGERS = [np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)]
 INDEX_TYPES = ("i4", "i4", "i4", "i8", "u1", "i2", "u4")
-SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10, 12)
+SIZES = (1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 9, 10, 12, 16, 17, 24)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from generate.draw import chance
+from generate.draw import chance, permutation
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
 MESHES = [
@@ -15,8 +15,11 @@ MESHES = [
 
 
 def draw_mesh(pick: Random) -> Mesh:
-    """Return a mesh of one to three axes and at most eight devices."""
-    return Mesh(tuple(zip("xyz", pick.choice(MESHES), strict=False)))
+    """Return a mesh of one to three axes and at most eight devices, in any order at times."""
+    mesh = Mesh(tuple(zip("xyz", pick.choice(MESHES), strict=False)))
+    if chance(pick, 0.12):
+        return Mesh(mesh.axes, tuple(permutation(pick, mesh.num_devices)))
+    return mesh
 
 
 def draw_pieces(pick: Random, mesh: Mesh) -> list[AxisRef]:

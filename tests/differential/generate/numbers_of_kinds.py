@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from generate.draw import BOOL, C64, INTEGERS, Program, chance, indices, sizes, subset, values
+from generate.draw import BOOL, C64, C128, INTEGERS, Program, chance, indices, sizes, subset, values
 
 
 def complex_numbers(pick: Random) -> Program:
     """Draw operations on complex numbers, their parts, sums and products."""
     rows, inner, columns = (max(1, n) for n in sizes(pick, 3, 200))
-    x, y = values(pick, [rows, inner], C64), values(pick, [inner, columns], C64)
+    dtype = pick.choice([C64, C64, C128])
+    x, y = values(pick, [rows, inner], dtype), values(pick, [inner, columns], dtype)
     dims = tuple(subset(pick, range(2), 1))
     n = indices(pick, [4], rows, np.dtype("i4"))
     names = pick.sample(list(COMPLEX), 3)
