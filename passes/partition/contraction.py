@@ -88,3 +88,27 @@ class Contraction:
         size = width * math.prod(grid.local_shape(self.result.type.shape, out))
         passes = 1 if set(atoms) <= used(self.wanted) else 2
         return passes * size * (count - 1) / count
+
+
+_MOVES = ("stablehlo.reshape", "stablehlo.transpose", "sdy.reshard", "sdy.all_reduce")
+
+
+def accumulates(op: ir.Operation) -> bool:
+    """Whether a loop adds up the results of ``op``: then they are reduced once, behind the loop."""
+    value = op.results[0]
+    while True:
+        uses = list(value.uses)
+        if len(uses) != 1:
+            return False
+        user = uses[0].owner.operation
+        if user.name == "stablehlo.add":
+            others = [term for term in user.operands if term != value]
+            return len(others) == 1 and _is_carried(others[0])
+        if user.name not in _MOVES:
+            return False
+        value = user.results[0]
+
+
+def _is_carried(value: ir.Value) -> bool:
+    owner = value.owner
+    return isinstance(owner, ir.Block) and owner.owner.operation.name == "stablehlo.while"

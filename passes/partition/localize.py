@@ -18,7 +18,7 @@ from pai.passes.partition.annotations import (
     shardings_in,
     without_shardings,
 )
-from pai.passes.partition.contraction import Contraction
+from pai.passes.partition.contraction import Contraction, accumulates
 from pai.passes.partition.control import CONTROL, STRUCTURE
 from pai.passes.partition.emit import (
     Emitter,
@@ -278,7 +278,7 @@ class Localizer:
             axes = assign(rule, self.grid, _votes(rule, operands, have, op.results, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]
         self._account(op, operands, have, need)
-        if handler.work and any(axes):
+        if handler.work and any(axes) and not accumulates(op):
             contraction = Contraction(
                 rule, operands, op.results[0], have, wanted[0], handler.work(op)
             )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from benchmarks.communication import bytes_of, compare, config_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import check, mesh_of
+
 from jax_models import layouts
 from pai.dialects.mlir import context, parse
 from pai.passes.partition.collectives.common import collectives
@@ -99,6 +106,24 @@ def test_data_parallel_reduces_every_gradient_in_one_all_reduce():
     )
     assert (use.kind, use.count) == ("all_reduce", 1)
     assert use.bytes_per_device == 4 * (parameters + 1)
+
+
+def test_a_scan_reduces_its_gradients_once_behind_the_loop():
+    _, step = local_of("lstm", "data", (8,))
+    assert counts(step) == {"all_reduce": 1}
+
+
+def test_a_projection_to_few_channels_gathers_them_instead_of_adding_wide_parts():
+    def narrow(x, w):
+        return jnp.einsum("tc,wc->tw", x, w)
+
+    arguments = [jnp.ones((64, 8)), jnp.ones((128, 8))]
+    outcome = check(narrow, arguments, mesh_of(8), [[None, "x"], [None, "x"]])
+    assert set(counts(outcome.local)) == {"all_gather"}
+    assert not outcome.local.report.replicated  # it was a choice
+    wide = [jnp.ones((64, 128)), jnp.ones((128, 128))]
+    outcome = check(narrow, wide, mesh_of(8), [[None, "x"], [None, "x"]])
+    assert set(counts(outcome.local)) == {"all_reduce"}
 
 
 QUICK = [("gpt2", "random", (4, 2)), ("llama", "sequence", (4, 2))]
