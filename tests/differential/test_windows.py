@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from jax import lax
 
 sys.path.insert(0, str(Path(__file__).parent))
+import moving_programs
+import window_programs
 from harness import check, localize_raw, mesh_of, prepare, run_and_compare, specs_of
 from traffic import CASES, our_bytes, xla_bytes
-from window_programs import FAMILIES
 
 from pai.compiler.reference import QUICK_COMPILE, run_reference
 from pai.passes.partition.fold_padding import FoldPadding
 from pai.passes.partition.partition import partition
 
-MESHES = [(2,), (3,), (4,), (8,), (2, 2), (4, 2), (3, 2)]
+FAMILIES = window_programs.FAMILIES | moving_programs.FAMILIES
+MESHES = [(2,), (3,), (4,), (8,), (2, 2), (4, 2), (3, 2), (2, 2, 2)]
 RELAXED = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
