@@ -11,6 +11,8 @@ from random import Random
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 from generate import FAMILIES
@@ -20,7 +22,7 @@ from harness import check, run_and_compare
 from pai.dialects.mlir import parse
 from pai.passes.partition import partition
 from pai.passes.partition.layout import Grid
-from pai.runtime.mesh import Mesh
+from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
 AXES = (("x", 2), ("y", 2), ("z", 2))
 TRANSPOSED = Mesh(AXES, (0, 4, 2, 6, 1, 5, 3, 7))  # x fastest
@@ -34,6 +36,28 @@ def test_places_are_arithmetic_where_the_order_permutes_axes():
     assert [Grid(TRANSPOSED).index((0,), device) for device in range(8)] == [0, 1] * 4
     assert Grid(SNAKE).table == (0, 1, 2, 5, 4, 3)
     assert Grid(SNAKE).groups((1,)) == [[0, 1, 2], [5, 4, 3]]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_layouts_and_shardings_agree_on_who_has_what(data):
+    """The compiler's atoms, with sub-axes, and the runtime's shardings, in any order."""
+    sizes = data.draw(st.sampled_from([(8,), (4, 2), (2, 3, 2), (6,), (12,)]))
+    count = int(np.prod(sizes))
+    order = tuple(data.draw(st.permutations(range(count))))
+    mesh = Mesh(tuple(zip("xyz", sizes, strict=False)), order)
+    name, size = data.draw(st.sampled_from(mesh.axes))
+    pre = data.draw(st.sampled_from([n for n in range(1, size) if size % n == 0]))
+    sub = data.draw(st.sampled_from([n for n in range(1, size // pre + 1) if size // pre % n == 0]))
+    sharding = Sharding(
+        ((AxisRef(name, pre, sub),), tuple(AxisRef(n) for n in "xyz"[: len(sizes)]))
+    )
+    grid = Grid(mesh, {name: frozenset({pre, pre * sub})})
+    layout = grid.layout(sharding)
+    for device in range(count):
+        assert sharding.shard_index(mesh, device) == tuple(grid.index(a, device) for a in layout)
+    for group in grid.groups(layout[0]):
+        assert [grid.index(layout[0], device) for device in group] == list(range(sub))
 
 
 @pytest.mark.parametrize("mesh", [TRANSPOSED, SNAKE, REVERSED], ids=["T", "snake", "reversed"])
