@@ -19,6 +19,11 @@ from pai.passes.partition.fold_reduce import Cut, Reduced, Refused, marked
 ARGUMENT = -1
 """In place of an operation's number among those of its layer and chain: an argument."""
 
+PLAIN = frozenset(
+    """add and broadcast_in_dim clamp compare constant convert divide dynamic_slice iota maximum
+    minimum multiply not or partition_id remainder reshape select slice subtract""".split()
+)
+
 
 @dataclass(frozen=True)
 class Member:
@@ -107,15 +112,27 @@ class Match:
                 self.sources[value] = (index, result)
         self.nodes = [marked(op.location) for op in self.ops]
         unmarked = {index for index, node in enumerate(self.nodes) if node < 0}
+        common = self._common()
         for index in range(len(self.ops) - 1, -1, -1):
             for source, _ in self.operands[index]:
                 if source in unmarked:
                     self.nodes[source] = self.nodes[index]
+        for index in common:
+            self.nodes[index] = -1
         for index, node in enumerate(self.nodes):
             key = (self.chain[node], self.layer[node]) if node >= 0 else (-1, 0)
             group = self.lists.setdefault(key, [])
             self.numbers.append(len(group))
             group.append(index)
+
+    def _common(self) -> set[int]:
+        """Return what is made of constants and the device's number: it belongs to no layer."""
+        out: set[int] = set()
+        for index, op in enumerate(self.ops):
+            known = all(source in out for source, _ in self.operands[index])
+            if known and op.name.removeprefix("stablehlo.") in PLAIN:
+                out.add(index)
+        return out
 
     def member(self, value: ir.Value) -> Member | None:
         """Return a value as part of a layer, or None."""

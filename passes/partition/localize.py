@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ from pai.passes.partition.emit import (
     tensor,
 )
 from pai.passes.partition.handlers import HANDLERS, REPLICATE, Site
-from pai.passes.partition.handlers.base import operands_of
+from pai.passes.partition.handlers.base import Handler, clone, operands_of
 from pai.passes.partition.layout import Atoms, Grid, Layout, replicated
 from pai.passes.partition.report import Replication
 from pai.passes.partition.reshard import reshard, route_of
@@ -122,6 +122,19 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
     return out
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How operations of one form are localized: see Localizer._clone."""
+
+    rule: Rule
+    axes: list[Atoms]
+    need: list[Layout]
+    types: list[ir.Type]
+    layouts: list[Layout]
+    wanted: list[Layout]
+    extra: int
+
+
 class Localizer:
     """Walks a function and appends its local form, block by block.
 
@@ -139,6 +152,7 @@ class Localizer:
         self.values: dict[ir.Value, tuple[ir.Value, Layout]] = {}
         self.manual = 0
         self._layouts: dict[ir.Attribute, Layout] = {}
+        self._plans: dict[Hashable, _Plan] = {}
 
     # Layouts.
 
@@ -260,8 +274,11 @@ class Localizer:
         self.values[op.results[0]] = (self.get(source, target), target)
 
     def _compute(self, op: ir.Operation) -> None:
-        self._check(op)
         handler = HANDLERS.get(op.name, REPLICATE)
+        if handler.build is clone and handler.inputs is operands_of and not len(op.regions):
+            self._clone(op, handler)
+            return
+        self._check(op)
         rule = handler.rule(op)
         if rule is None:
             handler = REPLICATE
@@ -293,6 +310,51 @@ class Localizer:
             if site.layout(index) != wanted[index]:
                 value = op.results[index]
                 self.values[value] = (self.get(value, wanted[index]), wanted[index])
+
+    def _clone(self, op: ir.Operation, handler: Handler) -> None:
+        """Append the local form of an operation that needs no more than other shapes.
+
+        Operations that are alike, on operands laid out alike, are planned once.
+        """
+        states = [self.values[value] for value in op.operands]
+        key = (
+            op.name,
+            *op.attributes.items(),
+            *((value.type, layout) for value, (_, layout) in zip(op.operands, states, strict=True)),
+            *(value.type for value in op.results),
+        )
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(op, handler, [layout for _, layout in states])
+        if plan.extra:
+            self._replicate(op, plan.extra)
+        operands = [
+            local if have == need else reshard(self.emit, local, value.type.shape, have, need)
+            for value, (local, have), need in zip(op.operands, states, plan.need, strict=True)
+        ]
+        site = Site(op, plan.rule, list(plan.axes), operands, self.emit)
+        locals_ = site.clone(types=plan.types)
+        self._account_fetched(op)
+        for value, local, layout, wanted in zip(
+            op.results, locals_, plan.layouts, plan.wanted, strict=True
+        ):
+            self.values[value] = (local, layout)
+            if layout != wanted:
+                self.values[value] = (self.get(value, wanted), wanted)
+
+    def _plan(self, op: ir.Operation, handler: Handler, have: Sequence[Layout]) -> _Plan:
+        self._check(op)
+        rule = handler.rule(op) or REPLICATE.rule(op) or Rule()
+        operands, wanted = list(op.operands), self.layouts(op, SHARDING, op.results)
+        axes: list[Atoms] = [()] * len(rule.sizes)
+        if any(map(any, have)) or any(map(any, wanted)):
+            axes = assign(rule, self.grid, _votes(rule, operands, have, op.results, wanted))
+        need = [layout_of(dims, axes) for dims in rule.operands]
+        site = Site(op, rule, axes, [], self.emit)
+        layouts = [site.layout(index) for index in range(len(op.results))]
+        return _Plan(
+            rule, axes, need, site.types(), layouts, wanted, self._extra(operands, have, need)
+        )
 
     def _distance(self, value: ir.Value, source: Layout, target: Layout) -> float:
         """Return about how many bytes a device sends to move ``value`` between layouts."""
@@ -335,15 +397,24 @@ class Localizer:
         need: Sequence[Layout],
     ) -> None:
         """Record operands of which a device needs more than its shard."""
-        extra = 0
-        for value, before, after in zip(operands, have, need, strict=True):
-            if before != after:
-                extra += max(0, self._bytes(value, after) - self._bytes(value, before))
+        extra = self._extra(operands, have, need)
         if extra:
             self._replicate(op, extra)
 
+    def _extra(
+        self, operands: Sequence[ir.Value], have: Sequence[Layout], need: Sequence[Layout]
+    ) -> int:
+        """Return the bytes a device needs beyond its shards."""
+        return sum(
+            max(0, self._bytes(value, after) - self._bytes(value, before))
+            for value, before, after in zip(operands, have, need, strict=True)
+            if before != after
+        )
+
     def _account_fetched(self, op: ir.Operation) -> None:
         """Record what the building of ``op`` gathered for want of a cheaper way."""
+        if not self.emit.gathered:
+            return
         sizes = [
             num_elements(kind) * itemsize(dtype_name(kind)) * sign
             for types in self.emit.gathered

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import check, flatten, localize_raw, lower, prepare, run_and_compare, specs_of
-from programs import PROGRAMS
+from generate import FAMILIES
+from generate.cases import draw_programs, finish, start
+from harness import check, run_and_compare
 
-from pai.compiler.reference import run_reference
 from pai.dialects.mlir import parse
 from pai.passes.partition import partition
 from pai.passes.partition.layout import Grid
-from pai.runtime.mesh import Mesh
+from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
 AXES = (("x", 2), ("y", 2), ("z", 2))
 TRANSPOSED = Mesh(AXES, (0, 4, 2, 6, 1, 5, 3, 7))  # x fastest
 SNAKE = Mesh((("x", 2), ("y", 3)), (0, 1, 2, 5, 4, 3))  # no arithmetic gives the place
 REVERSED = Mesh((("x", 4),), (3, 2, 1, 0))
-NAMES = [
-    "matmul",
-    "argmax",
-    "rows",
-    "scatter_add",
-    "sorting",
-    "convolution",
-    "pooling",
-    "dynamic_updates",
-    "sources",
-    "loops",
-    "top_k",
-    "reshapes_split",
-    "cumulative",
-    "random",
-]
+NAMES = [name for name in FAMILIES if name != "manual"]  # which brings its mesh
 
 
 def test_places_are_arithmetic_where_the_order_permutes_axes():
@@ -50,21 +38,36 @@ def test_places_are_arithmetic_where_the_order_permutes_axes():
     assert Grid(SNAKE).groups((1,)) == [[0, 1, 2], [5, 4, 3]]
 
 
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_layouts_and_shardings_agree_on_who_has_what(data):
+    """The compiler's atoms, with sub-axes, and the runtime's shardings, in any order."""
+    sizes = data.draw(st.sampled_from([(8,), (4, 2), (2, 3, 2), (6,), (12,)]))
+    count = int(np.prod(sizes))
+    order = tuple(data.draw(st.permutations(range(count))))
+    mesh = Mesh(tuple(zip("xyz", sizes, strict=False)), order)
+    name, size = data.draw(st.sampled_from(mesh.axes))
+    pre = data.draw(st.sampled_from([n for n in range(1, size) if size % n == 0]))
+    sub = data.draw(st.sampled_from([n for n in range(1, size // pre + 1) if size // pre % n == 0]))
+    sharding = Sharding(
+        ((AxisRef(name, pre, sub),), tuple(AxisRef(n) for n in "xyz"[: len(sizes)]))
+    )
+    grid = Grid(mesh, {name: frozenset({pre, pre * sub})})
+    layout = grid.layout(sharding)
+    for device in range(count):
+        assert sharding.shard_index(mesh, device) == tuple(grid.index(a, device) for a in layout)
+    for group in grid.groups(layout[0]):
+        assert [grid.index(layout[0], device) for device in group] == list(range(sub))
+
+
 @pytest.mark.parametrize("mesh", [TRANSPOSED, SNAKE, REVERSED], ids=["T", "snake", "reversed"])
 @pytest.mark.parametrize("name", NAMES)
 def test_programs(name, mesh):
-    case = PROGRAMS[name]
-    text, flat = lower(case.function, case.arguments), flatten(case.arguments)
-    expected = run_reference(text, flat)
-    pick = random.Random(f"{name} {mesh}")
-    axes = "xyz"[: len(mesh.axes)]
-
-    def any_spec(rank):
-        return pick.choice(specs_of(rank, axes))
-
-    specs = [any_spec(array.ndim) for array in flat]
-    run_and_compare(partition(prepare(text, mesh, specs), mesh), flat, expected)
-    run_and_compare(localize_raw(prepare(text, mesh, specs), mesh, any_spec), flat, expected)
+    (lowered,) = draw_programs(name, FAMILIES[name], [0])
+    lowered = replace(lowered, program=replace(lowered.program, mesh=mesh))
+    task = start(name, 0, lowered, Random(f"{name} {mesh}"))
+    finish([task])
+    assert task.verdict.status == "right", task.verdict
 
 
 def test_groups_name_devices_in_the_order_of_their_shards():

@@ -98,3 +98,39 @@ def test_values_of_one_barrier_may_be_split_by_the_same_axis():
     outcome = check(held, [x, y], mesh_of(2), [["x", None], [None, "x"]])
     assert not outcome.local.report.collectives
     assert not outcome.local.report.replicated
+
+
+def test_an_initial_value_that_counts_is_not_filled_in_as_padding():
+    """Halos outside the tensor were filled with reduce_window's initial value; XLA leaves padding
+    out of the windows, so a sum that starts from one counted more ones than on one device.
+    """
+    text = """
+    func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {
+      %init = stablehlo.constant dense<1.0> : tensor<f32>
+      %0 = "stablehlo.reduce_window"(%x, %init) <{window_dimensions = array<i64: 3>,
+        padding = dense<1> : tensor<1x2xi64>}> ({
+      ^bb0(%a: tensor<f32>, %b: tensor<f32>):
+        %s = stablehlo.add %a, %b : tensor<f32>
+        stablehlo.return %s : tensor<f32>
+      }) : (tensor<8xf32>, tensor<f32>) -> tensor<8xf32>
+      return %0 : tensor<8xf32>
+    }"""
+    outcome = check(text, [np.arange(8, dtype=np.float32)], mesh_of(4), [["x"]])
+    (replication,) = outcome.local.report.replicated
+    assert replication.op == "stablehlo.reduce_window"
+
+
+def test_a_shard_may_keep_several_pieces_of_its_own():
+    """Two segments of a joined value that stay on their shard were dealt into one round, in which
+    a device has one piece, so the first was lost.
+    """
+    text = """
+    func.func @main(%x: tensor<3xf32>) -> tensor<3xf32> {
+      %0 = stablehlo.slice %x [0:1] : (tensor<3xf32>) -> tensor<1xf32>
+      %1 = stablehlo.slice %x [1:3] : (tensor<3xf32>) -> tensor<2xf32>
+      %2 = stablehlo.concatenate %0, %1, dim = 0
+        : (tensor<1xf32>, tensor<2xf32>) -> tensor<3xf32>
+      return %2 : tensor<3xf32>
+    }"""
+    outcome = check(text, [np.arange(3, dtype=np.float32)], mesh_of(2), [["x"]], strict=True)
+    assert not outcome.local.report.collectives

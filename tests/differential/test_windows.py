@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from jax import lax
 
 sys.path.insert(0, str(Path(__file__).parent))
+import moving_programs
+import window_programs
 from harness import check, localize_raw, mesh_of, prepare, run_and_compare, specs_of
 from traffic import CASES, our_bytes, xla_bytes
-from window_programs import FAMILIES
 
 from pai.compiler.reference import QUICK_COMPILE, run_reference
 from pai.passes.partition.fold_padding import FoldPadding
 from pai.passes.partition.partition import partition
 
-MESHES = [(2,), (3,), (4,), (8,), (2, 2), (4, 2), (3, 2)]
+FAMILIES = window_programs.FAMILIES | moving_programs.FAMILIES
+MESHES = [(2,), (3,), (4,), (8,), (2, 2), (4, 2), (3, 2), (2, 2, 2)]
 RELAXED = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
@@ -208,20 +210,3 @@ def test_a_window_over_everything_is_all_reduced():
         strict=True,
     )
     assert {use.kind for use in outcome.local.report.collectives} == {"all_reduce"}
-
-
-def test_an_initial_value_that_counts_is_not_filled_in():
-    text = """
-    func.func @main(%x: tensor<8xf32>) -> tensor<8xf32> {
-      %init = stablehlo.constant dense<1.0> : tensor<f32>
-      %0 = "stablehlo.reduce_window"(%x, %init) <{window_dimensions = array<i64: 3>,
-        padding = dense<1> : tensor<1x2xi64>}> ({
-      ^bb0(%a: tensor<f32>, %b: tensor<f32>):
-        %s = stablehlo.add %a, %b : tensor<f32>
-        stablehlo.return %s : tensor<f32>
-      }) : (tensor<8xf32>, tensor<f32>) -> tensor<8xf32>
-      return %0 : tensor<8xf32>
-    }"""
-    outcome = check(text, [np.arange(8, dtype=np.float32)], mesh_of(4), [["x"]])
-    (replication,) = outcome.local.report.replicated
-    assert replication.op == "stablehlo.reduce_window"

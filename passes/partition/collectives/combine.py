@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -75,10 +74,14 @@ class _Bucket:
 
 
 def _combine(block: ir.Block, limit: int) -> None:
-    keys = Counter(_key(op.operation) for op in block.operations)
-    for key, count in keys.items():
-        if key is not None and count > 1:
-            _combine_kind(block, key, limit)
+    sizes: dict[tuple[object, ...], list[int]] = {}
+    for op in operations(block):
+        key = _key(op)
+        if key is not None:
+            sizes.setdefault(key, []).append(bytes_of(op.results[0]))
+    for key, found in sizes.items():
+        if len(found) > 1 and sum(sorted(found)[:2]) <= limit:
+            _combine_kind(block, key, limit, min(found))
 
 
 def _key(op: ir.Operation) -> tuple[object, ...] | None:
@@ -91,10 +94,11 @@ def _key(op: ir.Operation) -> tuple[object, ...] | None:
     return (op.name, groups, body_kind(op), op.operands[0].type.element_type)
 
 
-def _combine_kind(block: ir.Block, key: tuple[object, ...], limit: int) -> None:
+def _combine_kind(block: ir.Block, key: tuple[object, ...], limit: int, smallest: int) -> None:
     """Grow a bucket down the block; a collective that depends on it starts the next one.
 
-    What depends on a bucket's first members moves below its last one.
+    What depends on a bucket's first members moves below its last one. A bucket without room for
+    the ``smallest`` collective is done.
     """
     bucket, done = _Bucket(), []
     for op in operations(block):
@@ -105,6 +109,9 @@ def _combine_kind(block: ir.Block, key: tuple[object, ...], limit: int) -> None:
                 done.append(bucket)
                 bucket, depends = _Bucket(), False
             bucket.add(op, size)
+            if bucket.size + smallest > limit:
+                done.append(bucket)
+                bucket = _Bucket()
         elif "has_side_effect" in op.attributes or (depends and key[0] == ALL_GATHER):
             done.append(bucket)
             bucket = _Bucket()

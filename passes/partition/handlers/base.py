@@ -128,6 +128,11 @@ def before_reshards(op: ir.Operation) -> list[ir.Value]:
     return out
 
 
+def first_before_reshards(op: ir.Operation) -> list[ir.Value]:
+    """Return the operands, the first (what is indexed) as it was before a reshard."""
+    return [*before_reshards(op)[:1], *list(op.operands)[1:]]
+
+
 def _owner(value: ir.Value) -> ir.Operation:
     owner: ir.Operation = value.owner.operation
     return owner

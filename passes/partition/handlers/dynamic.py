@@ -10,7 +10,7 @@ from pai.dialects.mlir import ir
 from pai.dialects.types import numpy_dtype
 from pai.passes.partition.cutting import pad_edges
 from pai.passes.partition.emit import Emitter, array_attr, tensor
-from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.base import Handler, Site, first_before_reshards, register, shape
 from pai.passes.partition.rule import Factors, Rule, whole
 
 
@@ -139,5 +139,7 @@ def _middle(emit: Emitter, value: ir.Value, dim: int, width: int, local: int) ->
     return emit.op("stablehlo.slice", [type_], [value], attributes).result
 
 
-register(Handler(slice_rule, build_slice), "stablehlo.dynamic_slice")
-register(Handler(update_rule, build_update), "stablehlo.dynamic_update_slice")
+register(Handler(slice_rule, build_slice, first_before_reshards), "stablehlo.dynamic_slice")
+register(
+    Handler(update_rule, build_update, first_before_reshards), "stablehlo.dynamic_update_slice"
+)

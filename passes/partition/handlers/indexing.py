@@ -9,7 +9,7 @@ import numpy as np
 from pai.dialects.mlir import ir, stablehlo
 from pai.dialects.types import numpy_dtype
 from pai.passes.partition.emit import Emitter, array_attr, identity, tensor
-from pai.passes.partition.handlers.base import Handler, Site, register, shape
+from pai.passes.partition.handlers.base import Handler, Site, first_before_reshards, register, shape
 from pai.passes.partition.handlers.reductions import is_neutral, reduction_kind
 from pai.passes.partition.handlers.shapes import ints
 from pai.passes.partition.rule import Factors, Rule
@@ -264,4 +264,4 @@ def _combine_updates(
 
 
 register(Handler(gather_rule, build_gather), "stablehlo.gather")
-register(Handler(scatter_rule, build_scatter), "stablehlo.scatter")
+register(Handler(scatter_rule, build_scatter, first_before_reshards), "stablehlo.scatter")

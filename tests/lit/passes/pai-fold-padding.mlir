@@ -85,3 +85,25 @@ func.func @main(%x: tensor<8xf32>, %s: tensor<4xf32>) -> tensor<8xf32> {
   %2 = stablehlo.slice %1 [0:8] : (tensor<9xf32>) -> tensor<8xf32>
   return %2 : tensor<8xf32>
 }
+
+// -----
+
+// Windows whose results are cut off are not computed, and a slice that a pad moves is the pad's.
+// CHECK-LABEL: func.func @main(
+// CHECK: "stablehlo.reduce_window"(%arg0, %{{.*}})
+// CHECK-SAME: padding = dense<{{\[\[}}-1, 0]]>
+// CHECK: -> tensor<5xf32>
+// CHECK: stablehlo.pad %arg0, %{{.*}}, low = [2], high = [-2], interior = [0]
+// CHECK-NOT: stablehlo.slice
+func.func @main(%x: tensor<8xf32>) -> (tensor<5xf32>, tensor<8xf32>) {
+  %z = stablehlo.constant dense<0.0> : tensor<f32>
+  %0 = "stablehlo.reduce_window"(%x, %z) <{window_dimensions = array<i64: 3>}> ({
+  ^bb0(%a: tensor<f32>, %b: tensor<f32>):
+    %s = stablehlo.add %a, %b : tensor<f32>
+    stablehlo.return %s : tensor<f32>
+  }) : (tensor<8xf32>, tensor<f32>) -> tensor<6xf32>
+  %1 = stablehlo.slice %0 [1:6] : (tensor<6xf32>) -> tensor<5xf32>
+  %2 = stablehlo.slice %x [0:6] : (tensor<8xf32>) -> tensor<6xf32>
+  %3 = stablehlo.pad %2, %z, low = [2], high = [0], interior = [0] : (tensor<6xf32>, tensor<f32>) -> tensor<8xf32>
+  return %1, %3 : tensor<5xf32>, tensor<8xf32>
+}

@@ -65,3 +65,15 @@ func.func @main(%x: tensor<8xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}]>}
   %0 = stablehlo.pad %x, %v, low = [0], high = [1], interior = [1] : (tensor<8xf32>, tensor<f32>) -> tensor<16xf32>
   return %0 : tensor<16xf32>
 }
+
+// -----
+
+// Rolling.
+// CHECK: OK devices=4 max_error=0 collective_permute=1 gathered=0
+sdy.mesh @mesh = <["x"=4]>
+func.func @main(%x: tensor<8x3xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}, {}]>}) -> tensor<8x3xf32> {
+  %0 = stablehlo.slice %x [7:8, 0:3] : (tensor<8x3xf32>) -> tensor<1x3xf32>
+  %1 = stablehlo.slice %x [0:7, 0:3] : (tensor<8x3xf32>) -> tensor<7x3xf32>
+  %2 = stablehlo.concatenate %0, %1, dim = 0 : (tensor<1x3xf32>, tensor<7x3xf32>) -> tensor<8x3xf32>
+  return %2 : tensor<8x3xf32>
+}

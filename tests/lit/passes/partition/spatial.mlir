@@ -92,3 +92,21 @@ func.func @main(%x: tensor<8xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}]>}
   %0 = stablehlo.pad %x, %v, low = [0], high = [1], interior = [1] : (tensor<8xf32>, tensor<f32>) -> tensor<16xf32>
   return %0 : tensor<16xf32>
 }
+
+// -----
+
+// Rolling: every device sends its last row on, the slices are not computed.
+// CHECK-LABEL: func.func @main(
+// CHECK: %[[EDGE:.*]] = stablehlo.slice %arg0 [1:2, 0:3]
+// CHECK: %[[ROW:.*]] = "stablehlo.collective_permute"(%[[EDGE]])
+// CHECK-SAME: dense<{{\[\[}}3, 0], [0, 1], [1, 2], [2, 3]]>
+// CHECK: %[[OWN:.*]] = stablehlo.slice %arg0 [0:1, 0:3]
+// CHECK: %[[ALL:.*]] = stablehlo.concatenate %[[ROW]], %[[OWN]], dim = 0
+// CHECK: return %[[ALL]]
+sdy.mesh @mesh = <["x"=4]>
+func.func @main(%x: tensor<8x3xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}, {}]>}) -> tensor<8x3xf32> {
+  %0 = stablehlo.slice %x [7:8, 0:3] : (tensor<8x3xf32>) -> tensor<1x3xf32>
+  %1 = stablehlo.slice %x [0:7, 0:3] : (tensor<8x3xf32>) -> tensor<7x3xf32>
+  %2 = stablehlo.concatenate %0, %1, dim = 0 : (tensor<1x3xf32>, tensor<7x3xf32>) -> tensor<8x3xf32>
+  return %2 : tensor<8x3xf32>
+}
