@@ -20,8 +20,8 @@ is taken:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import (
@@ -48,6 +48,7 @@ def fetch(
     starts: Sequence[int],
     length: int,
     fill: ir.Value | None,
+    needed: Sequence[int] | None = None,
 ) -> ir.Value:
     """Return this device's interval.
 
@@ -60,8 +61,10 @@ def fetch(
         starts: per shard, where the wanted interval begins; may be negative.
         length: length of the interval, the same for every shard.
         fill: scalar for what lies outside of [0, size); None when it does not matter.
+        needed: per shard, how many elements at the front of its interval matter; all by default.
     """
-    return _Fetch(emit, value, dim, atoms, size, tuple(starts), length, fill).run()
+    lengths = tuple(needed or [length] * len(starts))
+    return _Fetch(emit, value, dim, atoms, size, tuple(starts), length, fill, lengths).run()
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class _Fetch:
     starts: tuple[int, ...]
     length: int
     fill: ir.Value | None
+    needed: tuple[int, ...]
 
     @property
     def local(self) -> int:
@@ -92,7 +96,7 @@ class _Fetch:
             if self.fill is None:
                 return self.value
             return self.emit.mask_tail(self.value, self.dim, self.size, self.atoms, self.fill)
-        wanted = pieces(self.starts, self.length, self.local, self.size)
+        wanted = list(self.wanted())
         if self.is_shift(wanted):
             return self.shift(wanted)
         left, right = self.reach()
@@ -103,6 +107,13 @@ class _Fetch:
         ]
         return min(ways, key=lambda way: way[0])[1]()
 
+    def wanted(self) -> Iterator[Piece]:
+        """Yield the pieces that matter."""
+        for piece in pieces(self.starts, self.length, self.local, self.size):
+            left = self.needed[piece.target] - piece.target_start
+            if left > 0:
+                yield replace(piece, size=min(piece.size, left))
+
     def own_starts(self) -> range:
         """Return where each shard's own elements begin."""
         return range(0, self.shards * self.local, self.local)
@@ -110,8 +121,8 @@ class _Fetch:
     def reach(self) -> tuple[int, int]:
         """Return how many elements before and behind its own some shard needs."""
         left = right = 0
-        for own, start in zip(self.own_starts(), self.starts, strict=True):
-            low, high = max(start, 0), min(start + self.length, self.size)
+        for own, start, length in zip(self.own_starts(), self.starts, self.needed, strict=True):
+            low, high = max(start, 0), min(start + length, self.size)
             if low < high:
                 left, right = max(left, own - low), max(right, high - own - self.local)
         return left, right
@@ -120,9 +131,11 @@ class _Fetch:
 
     def is_shift(self, wanted: Sequence[Piece]) -> bool:
         sources, targets = {p.source for p in wanted}, {p.target for p in wanted}
-        whole = all(p.size == self.length and not p.target_start for p in wanted)
+        whole = all(p.size == self.needed[p.target] and not p.target_start for p in wanted)
         places = {p.source_start for p in wanted}
-        return whole and len(places) == 1 and len(sources) == len(targets) == len(wanted)
+        if not whole or len(places) != 1 or places.pop() + self.length > self.local:
+            return False
+        return len(sources) == len(targets) == len(wanted)
 
     def shift(self, wanted: Sequence[Piece]) -> ir.Value:
         begin = wanted[0].source_start
@@ -131,7 +144,7 @@ class _Fetch:
         if moved:
             out = self.emit.collective_permute(out, pairs(self.emit, self.atoms, wanted))
         received = {p.target for p in wanted}
-        everyone = len(received) == self.shards
+        everyone = all(d in received or not self.needed[d] for d in range(self.shards))
         if self.fill is None or everyone or (moved and is_splat(self.fill, 0)):
             return out
         has = entry(self.emit, [int(d in received) for d in range(self.shards)], self.atoms)
@@ -195,8 +208,8 @@ class _Fetch:
         emit, width = self.emit, part.type.shape[self.dim]
         begins = [own + shift for own in self.own_starts()]
         low = high = partial = False
-        for begin, start in zip(begins, self.starts, strict=True):
-            seen = range(max(begin, start), min(begin + width, start + self.length))
+        for begin, start, length in zip(begins, self.starts, self.needed, strict=True):
+            seen = range(max(begin, start), min(begin + width, start + length))
             unsent = begin + width <= 0 or begin >= self.shards * self.local
             if not seen or (zeros and unsent and is_splat(self.fill, 0)):
                 continue

@@ -172,15 +172,16 @@ def _fetch(site: Site) -> Iterator[tuple[int, Remainder]]:
         atoms = site.split(0, spatial.input)
         if not atoms or (spatial.window.trivial and not spatial.contracting):
             continue
-        shards = site.emit.grid.count(atoms)
+        shards, needed = site.emit.grid.count(atoms), None
         if spatial.contracting:
             local = shape(site.operands[1])[spatial.kernel]
             begins, span = spatial.begins(shards, local), spatial.span(local)
         else:
             local = site.type().shape[spatial.result]
             begins, span = spatial.window.begins(shards, local), spatial.window.span(local)
+            needed = spatial.window.needed(shards, local, spatial.result_size)
         base = spatial.window.base_dilation
-        yield index, fetch_positions(site, 0, spatial.input, begins, span, base, zero)
+        yield index, fetch_positions(site, 0, spatial.input, begins, span, base, zero, needed)
 
 
 def _groups(site: Site, name: str) -> ir.Attribute:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import cut
@@ -31,35 +31,6 @@ def moving_rule(
     return out, dims
 
 
-def fetch_dims(
-    site: Site,
-    moved: Sequence[int],
-    window: Callable[[int, int], tuple[list[int], int]],
-    fill: ir.Value | None,
-    operand: int = 0,
-) -> list[int]:
-    """Fetch intervals of the moved dimensions that are split; return those dimensions.
-
-    Args:
-        site: the operation; its operand is replaced.
-        moved: dimensions to consider.
-        window: of (dimension, number of shards) the start of every shard, and the length.
-        fill: scalar for what lies outside; None when it does not matter.
-        operand: which operand.
-    """
-    done = []
-    for dim in moved:
-        atoms = site.split(operand, dim)
-        if atoms:
-            starts, length = window(dim, site.emit.grid.count(atoms))
-            size = shape(site.op.operands[operand])[dim]
-            site.operands[operand] = fetch(
-                site.emit, site.operands[operand], dim, atoms, size, starts, length, fill
-            )
-            done.append(dim)
-    return done
-
-
 def slice_rule(op: ir.Operation) -> Rule:
     """Split every dimension; the cut ones as their operand is."""
     source, target = shape(op.operands[0]), shape(op.results[0])
@@ -74,16 +45,16 @@ def build_slice(site: Site) -> list[ir.Value]:
     limits = ints(site.op, "limit_indices")
     local = shape_of_result(site)
     source, target = shape(site.op.operands[0]), shape(site.op.results[0])
-
-    def window(dim: int, shards: int) -> tuple[list[int], int]:
-        step = local[dim] * strides[dim]
-        starts = [begin[dim] + shard * step for shard in range(shards)]
-        return starts, (local[dim] - 1) * strides[dim] + 1
-
-    changed = [dim for dim in range(len(source)) if source[dim] != target[dim]]
-    for dim in fetch_dims(site, changed, window, None):
-        begin[dim] = 0
-        limits[dim] = shape(site.operands[0])[dim]
+    for dim, (size, count) in enumerate(zip(source, target, strict=True)):
+        atoms = site.split(0, dim)
+        if size == count or not atoms:
+            continue
+        window = Window(stride=strides[dim], low=-begin[dim])
+        shards = site.emit.grid.count(atoms)
+        begins, span = window.begins(shards, local[dim]), window.span(local[dim])
+        needed = window.needed(shards, local[dim], count)
+        fetch_positions(site, 0, dim, begins, span, 1, None, needed)
+        begin[dim], limits[dim] = 0, span
     for dim, size in enumerate(source):
         if size == target[dim]:
             limits[dim] = local[dim]
@@ -122,9 +93,11 @@ def build_pad(site: Site) -> list[ir.Value]:
         atoms = site.split(0, dim)
         if window.trivial or not atoms:
             continue
-        begins = window.begins(site.emit.grid.count(atoms), local[dim])
-        span, base = window.span(local[dim]), window.base_dilation
-        left = fetch_positions(site, 0, dim, begins, span, base, site.operands[1])
+        shards = site.emit.grid.count(atoms)
+        begins, span = window.begins(shards, local[dim]), window.span(local[dim])
+        needed = window.needed(shards, local[dim], shape(site.op.results[0])[dim])
+        base, fill = window.base_dilation, site.operands[1]
+        left = fetch_positions(site, 0, dim, begins, span, base, fill, needed)
         row = (left.low, left.high, left.base_dilation - 1)
         for name, width in zip(names, row, strict=True):
             edges[name][dim] = width
@@ -158,11 +131,15 @@ def reverse_rule(op: ir.Operation) -> Rule:
 def build_reverse(site: Site) -> list[ir.Value]:
     """Fetch the mirrored interval and reverse it."""
     local, sizes = shape_of_result(site), shape(site.op.operands[0])
-
-    def window(dim: int, shards: int) -> tuple[list[int], int]:
-        return [sizes[dim] - (shard + 1) * local[dim] for shard in range(shards)], local[dim]
-
-    fetch_dims(site, ints(site.op, "dimensions"), window, None)
+    for dim in ints(site.op, "dimensions"):
+        atoms = site.split(0, dim)
+        if atoms:
+            shards = range(1, site.emit.grid.count(atoms) + 1)
+            starts = [sizes[dim] - shard * local[dim] for shard in shards]
+            value = site.operands[0]
+            site.operands[0] = fetch(
+                site.emit, value, dim, atoms, sizes[dim], starts, local[dim], None
+            )
     return site.clone()
 
 

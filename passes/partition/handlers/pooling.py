@@ -133,13 +133,12 @@ def _neutral(site: Site, value: ir.Value, kind: str) -> ir.Value:
 def _slide(site: Site, dim: int, window: Window) -> Remainder:
     """Fetch what the windows see of every operand."""
     half = len(site.operands) // 2
-    count = site.type().shape[dim]
-    begins = window.begins(site.emit.grid.count(site.split(0, dim)), count)
+    count, shards = site.type().shape[dim], site.emit.grid.count(site.split(0, dim))
+    begins, span = window.begins(shards, count), window.span(count)
+    needed = window.needed(shards, count, shape(site.op.results[0])[dim])
     for operand in range(half):
-        fill = site.operands[half + operand]
-        left = fetch_positions(
-            site, operand, dim, begins, window.span(count), window.base_dilation, fill
-        )
+        fill, base = site.operands[half + operand], window.base_dilation
+        left = fetch_positions(site, operand, dim, begins, span, base, fill, needed)
     return left
 
 

@@ -56,7 +56,12 @@ class Window:
 
     def span(self, count: int) -> int:
         """Return the positions that ``count`` windows see."""
-        return (count - 1) * self.stride + self.extent
+        return (count - 1) * self.stride + self.extent if count else 0
+
+    def needed(self, shards: int, count: int, total: int) -> list[int]:
+        """Return the positions that those windows of each shard see that are among ``total``."""
+        counts = [min(count, max(0, total - shard * count)) for shard in range(shards)]
+        return [self.span(part) for part in counts]
 
 
 def windows_of(op: ir.Operation, sizes: Sequence[int], names: Mapping[str, str]) -> list[Window]:
@@ -91,6 +96,7 @@ def fetch_positions(
     span: int,
     base_dilation: int,
     fill: ir.Value | None,
+    needed: Sequence[int] | None = None,
 ) -> Remainder:
     """Replace an operand by the elements at positions [begins[shard], + span) of a dimension.
 
@@ -105,14 +111,15 @@ def fetch_positions(
         span: how many positions.
         base_dilation: distance of the operand's elements.
         fill: scalar for what is no element; None when it does not matter.
+        needed: per shard, how many of the positions matter; all by default.
     """
     emit, atoms = site.emit, site.split(operand, dim)
     size = shape(site.op.operands[operand])[dim]
     firsts = [-(-begin // base_dilation) for begin in begins]
     leads = [first * base_dilation - begin for first, begin in zip(firsts, begins, strict=True)]
-    counts = [(span - lead - 1) // base_dilation + 1 for lead in leads]
-    length = max(1, *counts)
-    value = fetch(emit, site.operands[operand], dim, atoms, size, firsts, length, fill)
+    length = max(1, *_elements([span] * len(leads), leads, base_dilation))
+    matter = _elements(needed or [span] * len(leads), leads, base_dilation)
+    value = fetch(emit, site.operands[operand], dim, atoms, size, firsts, length, fill, matter)
     site.operands[operand] = value
     width = (length - 1) * base_dilation + 1
     if len(set(leads)) == 1 and leads[0] + width <= span:
@@ -123,6 +130,12 @@ def fetch_positions(
     places = entry(emit, [most - lead for lead in leads], atoms)
     site.operands[operand] = dynamic_cut(emit, value, dim, places, span)
     return Remainder()
+
+
+def _elements(spans: Sequence[int], leads: Sequence[int], base_dilation: int) -> list[int]:
+    """Return how many elements stand among positions of which the first ``leads`` have none."""
+    pairs = zip(spans, leads, strict=True)
+    return [max(0, (span - lead - 1) // base_dilation + 1) for span, lead in pairs]
 
 
 def window_attributes(
