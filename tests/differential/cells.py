@@ -24,9 +24,12 @@ from pai.passes.partition.report import LocalModule, PartitionReport
 from pai.passes.simplify.inline import Inline
 from pai.passes.simplify.legalize import Legalize
 
-LIMIT = {"float32": 1e-5, "bfloat16": 6e-2}
+LIMIT = {"float32": 1e-5, "bfloat16": 4e-2}
 """The largest error. A bfloat16 has 8 bits, and partial sums of split contractions are rounded to
-it before they are added, once more than on one device, in every layer forward and back."""
+it before they are added, once more than on one device, in every layer forward and back. One device
+is no oracle where it adds thousands of bfloat16 (its gradient of a bias over all pixels is off by
+half of itself): there the error is how much farther from the f32 result the devices are than one
+device is."""
 
 OPTIONS = {
     "float32": QUICK_COMPILE,
@@ -104,6 +107,11 @@ def measure(cell: Cell) -> Measured:
     names, want = expected(cell.model, cell.train, cell.dtype)
     got = run(local, case.flat, want, cell.dtype)
     errors = [error_of(a, b) for a, b in zip(got, want, strict=True)]
+    if cell.dtype != "float32":
+        _, exact = expected(cell.model, cell.train, "float32")
+        pairs = zip(got, want, exact, strict=True)
+        farther = [_wide_error(a, c) - _wide_error(b, c) for a, b, c in pairs]
+        errors = [min(error, max(0.0, more)) for error, more in zip(errors, farther, strict=True)]
     worst = int(np.argmax(errors))
     return Measured(errors[worst], names[worst], local.report, time.perf_counter() - start)
 
@@ -119,6 +127,10 @@ def run(
         unshard([results[i] for results in devices], sharding, local.mesh, value.shape)
         for i, (sharding, value) in enumerate(zip(local.result_shardings, want, strict=True))
     ]
+
+
+def _wide_error(got: np.ndarray, want: np.ndarray) -> float:
+    return error_of(got.astype(want.dtype), want)
 
 
 def error_of(got: np.ndarray, want: np.ndarray) -> float:
