@@ -170,7 +170,10 @@ class Localizer:
         if name not in op.attributes:
             return [replicated(_rank(value)) for value in values]
         attrs = shardings_in(op.attributes[name])
-        return [self.layout(a, _rank(value)) for a, value in zip(attrs, values, strict=True)]
+        return [
+            _without_padding(self.layout(a, _rank(value)), value)
+            for a, value in zip(attrs, values, strict=True)
+        ]
 
     def local_type(self, kind: ir.Type, layout: Layout) -> ir.Type:
         """Return the type of a shard."""
@@ -445,6 +448,14 @@ def _is_read(value: ir.Value) -> bool:
     """Whether some user reads a value itself and not what it was made from."""
     users = (use.owner.operation for use in value.uses)
     return any(value in HANDLERS.get(user.name, REPLICATE).inputs(user) for user in users)
+
+
+def _without_padding(layout: Layout, value: ir.Value) -> Layout:
+    """Leave dimensions of one element whole, of which most shards would hold nothing."""
+    if not any(layout):
+        return layout
+    sizes = value.type.shape
+    return tuple(() if size == 1 else atoms for size, atoms in zip(sizes, layout, strict=True))
 
 
 def _rank(value: ir.Value) -> int:

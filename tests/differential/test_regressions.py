@@ -134,3 +134,30 @@ def test_a_shard_may_keep_several_pieces_of_its_own():
     }"""
     outcome = check(text, [np.arange(3, dtype=np.float32)], mesh_of(2), [["x"]], strict=True)
     assert not outcome.local.report.collectives
+
+
+def test_one_element_of_a_split_dimension_travels_alone():
+    """The last token of a split sequence was laid over the devices again and the padding sent."""
+
+    def function(h):
+        return h[:, -1], h[:, 0] * 2, h[:, 5, 2]
+
+    h = np.random.default_rng(0).standard_normal((2, 15, 6)).astype(np.float32)
+    outcome = check(function, [h], mesh_of(4), [[None, "x", None]])
+    uses = outcome.local.report.collectives
+    assert {use.kind for use in uses} == {"all_reduce"}
+    assert sum(use.bytes_per_device for use in uses) == 4 * (12 + 12 + 2)
+    check(function, [h], mesh_of(2, 3), [[None, "x", "y"]])
+
+
+def test_a_cache_split_along_its_sequence_is_written_in_place():
+    """Shardy gathers an operand of which it cannot split what is indexed; the scatter need not."""
+
+    def write(cache, new, at):
+        return jax.vmap(lambda c, n, k: jax.lax.dynamic_update_slice(c, n, (k, 0)))(cache, new, at)
+
+    rng = np.random.default_rng(0)
+    cache, new = (rng.standard_normal(s).astype(np.float32) for s in ((3, 10, 4), (3, 1, 4)))
+    at = np.array([0, 9, 4], np.int32)
+    outcome = check(write, [cache, new, at], mesh_of(4), [[None, "x", None], None, None])
+    assert not outcome.local.report.collectives

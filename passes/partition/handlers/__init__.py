@@ -11,6 +11,7 @@ from pai.passes.partition.handlers import (  # noqa: F401
     linear,
     manual,
     moving,
+    picking,
     pooling,
     reductions,
     scattering,

@@ -143,6 +143,5 @@ def build_reverse(site: Site) -> list[ir.Value]:
     return site.clone()
 
 
-register(Handler(slice_rule, build_slice), "stablehlo.slice")
 register(Handler(pad_rule, build_pad), "stablehlo.pad")
 register(Handler(reverse_rule, build_reverse), "stablehlo.reverse")

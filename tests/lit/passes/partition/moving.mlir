@@ -22,3 +22,16 @@ func.func @main(%a: tensor<8x4xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"},
   %0 = stablehlo.slice %a [1:7, 0:4] {sdy.sharding = #sdy.sharding_per_value<[<@mesh, [{"x"}, {}]>]>} : (tensor<8x4xf32>) -> tensor<6x4xf32>
   return %0 : tensor<6x4xf32>
 }
+
+// -----
+
+// One row of split rows: the device that holds it gives it, the other gives zeros.
+// CHECK-LABEL: func.func @main(
+// CHECK: %[[R:.*]] = stablehlo.slice %arg0 [3:4, 0:4]
+// CHECK: %[[S:.*]] = stablehlo.select %{{.*}}, %[[R]], %
+// CHECK: "stablehlo.all_reduce"(%[[S]])
+sdy.mesh @mesh = <["x"=2]>
+func.func @main(%a: tensor<8x4xf32> {sdy.sharding = #sdy.sharding<@mesh, [{"x"}, {}]>}) -> tensor<1x4xf32> {
+  %0 = stablehlo.slice %a [7:8, 0:4] : (tensor<8x4xf32>) -> tensor<1x4xf32>
+  return %0 : tensor<1x4xf32>
+}
