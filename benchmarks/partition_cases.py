@@ -156,11 +156,18 @@ def table(verdicts: Iterable[Verdict]) -> str:
         row = rows.setdefault(verdict["family"], collections.Counter())
         row[verdict["status"]] += 1
         row["gathered"] += bool(verdict["gathered"])
+        row["again"] += verdict.get("again", 0) * (verdict["number"] % 4 == 0)
     total = sum(rows.values(), collections.Counter())
-    lines = ["| family | cases | " + " | ".join(STATES) + " | gathers an operand |"]
-    lines.append("|---|" + "---:|" * (len(STATES) + 2))
+    lines = ["| family | cases | " + " | ".join(STATES)]
+    lines[0] += " | gathers an operand | drawn again |"
+    lines.append("|---|" + "---:|" * (len(STATES) + 3))
     for name, row in [*sorted(rows.items()), ("**all**", total)]:
-        counts = [sum(row[s] for s in STATES), *(row[s] for s in STATES), row["gathered"]]
+        counts = [
+            sum(row[s] for s in STATES),
+            *(row[s] for s in STATES),
+            row["gathered"],
+            row["again"],
+        ]
         lines.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
     return "\n".join(lines)
 

@@ -37,13 +37,17 @@ NO_PROGRAM = (ValueError, TypeError, IndexError, NotImplementedError)
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program as text, its arguments and what one device makes of it."""
+    """A program as text, its arguments and what one device makes of it.
+
+    ``again`` counts the draws before it that were no program, or had only empty results or NaN.
+    """
 
     program: Program
     text: str
     kinds: tuple[list[str], list[str]]
     expected: list[np.ndarray] = field(default_factory=list)
     fault: str = ""
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Verdict:
     detail: str = ""
     mode: str = ""
     gathered: list[str] = field(default_factory=list)
+    again: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -95,7 +100,7 @@ def draw_programs(family: str, draw: Family, indices: Sequence[int]) -> list[Low
         for index, lowered in zip(drawn, with_reference(list(drawn.values())), strict=True):
             attempts[index] += 1
             if lowered.fault or speaks(lowered.expected):
-                out[index] = lowered
+                out[index] = replace(lowered, again=attempts[index] - 1)
                 del attempts[index]
     return [out[index] for index in indices]
 
@@ -216,8 +221,8 @@ class Task:
 def start(family: str, number: int, lowered: Lowered, pick: Random) -> Task:
     """Lay a program out and partition it; a failure is the task's verdict already."""
     setting = draw_setting(pick, lowered)
-    task = Task(Verdict(family, number, "", mode=setting.mode), lowered, setting)
-    verdict = task.verdict
+    verdict = Verdict(family, number, "", mode=setting.mode, again=lowered.again)
+    task = Task(verdict, lowered, setting)
     if lowered.fault:
         verdict.status, verdict.detail = "oracle", lowered.fault
         return task
