@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pai.dialects.mlir import ir, run_pipeline, sdy
@@ -188,12 +188,24 @@ def result_sharding(func: ir.OpView, index: int) -> ir.Attribute | None:
 
 def set_argument_sharding(func: ir.OpView, index: int, attr: ir.Attribute | None) -> None:
     """Set (or, with None, remove) the ``sdy.sharding`` of an argument of ``func``."""
-    _set_value_attr(func, "arg_attrs", index, attr)
+    set_argument_shardings(func, {index: attr})
 
 
 def set_result_sharding(func: ir.OpView, index: int, attr: ir.Attribute | None) -> None:
     """Set (or, with None, remove) the ``sdy.sharding`` of a result of ``func``."""
-    _set_value_attr(func, "res_attrs", index, attr)
+    set_result_shardings(func, {index: attr})
+
+
+def set_argument_shardings(func: ir.OpView, attrs: Mapping[int, ir.Attribute | None]) -> None:
+    """Set (or, with None, remove) the shardings of some arguments, by number, at once."""
+    if attrs:
+        _set_value_attrs(func, "arg_attrs", attrs)
+
+
+def set_result_shardings(func: ir.OpView, attrs: Mapping[int, ir.Attribute | None]) -> None:
+    """Set (or, with None, remove) the shardings of some results, by number, at once."""
+    if attrs:
+        _set_value_attrs(func, "res_attrs", attrs)
 
 
 def _value_attr(func: ir.OpView, kind: str, index: int) -> ir.Attribute | None:
@@ -203,7 +215,7 @@ def _value_attr(func: ir.OpView, kind: str, index: int) -> ir.Attribute | None:
     return entry[SHARDING] if SHARDING in entry else None  # noqa: SIM401
 
 
-def _set_value_attr(func: ir.OpView, kind: str, index: int, attr: ir.Attribute | None) -> None:
+def _set_value_attrs(func: ir.OpView, kind: str, attrs: Mapping[int, ir.Attribute | None]) -> None:
     signature = ir.FunctionType(ir.TypeAttr(func.attributes["function_type"]).value)
     count = len(signature.inputs if kind == "arg_attrs" else signature.results)
     ctx = func.operation.context
@@ -211,8 +223,9 @@ def _set_value_attr(func: ir.OpView, kind: str, index: int, attr: ir.Attribute |
         dicts = [ir.DictAttr(entry) for entry in ir.ArrayAttr(func.attributes[kind])]
     else:
         dicts = [ir.DictAttr.get({}, context=ctx)] * count
-    entry = {named.name: named.attr for named in dicts[index] if named.name != SHARDING}
-    if attr is not None:
-        entry[SHARDING] = attr
-    dicts[index] = ir.DictAttr.get(entry, context=ctx)
+    for index, attr in attrs.items():
+        entry = {named.name: named.attr for named in dicts[index] if named.name != SHARDING}
+        if attr is not None:
+            entry[SHARDING] = attr
+        dicts[index] = ir.DictAttr.get(entry, context=ctx)
     func.attributes[kind] = ir.ArrayAttr.get(dicts, context=ctx)

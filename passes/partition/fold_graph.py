@@ -179,3 +179,13 @@ def _inner(op: ir.Operation, inside: dict[ir.Value, int], captured: list[ir.Valu
     return (
         op.name, *_attributes(op), *(value.type for value in op.results), *sources, *regions
     )  # fmt: skip
+
+
+def operation_count(module: ir.Module) -> int:
+    """Return the number of operations in the functions of a module, without those in regions."""
+    return sum(
+        len(list(block.operations))
+        for function in module.body.operations
+        if function.operation.name == "func.func"
+        for block in function.operation.regions[0].blocks
+    )

@@ -85,6 +85,8 @@ def annotate(module: ir.Module, plan: Plan) -> None:
     layouts = plan.layouts(names)
     arguments = main.regions[0].blocks[0].arguments
     updating = _updating(main)
+    inputs: dict[int, ir.Attribute | None] = {}
+    outputs: dict[int, ir.Attribute | None] = {}
     for index, argument in enumerate(names):
         if argument in layouts:
             layout = layouts[argument]
@@ -94,9 +96,10 @@ def annotate(module: ir.Module, plan: Plan) -> None:
             attr = sdy.sharding_attr(
                 layout.sharding, name, layout.priorities or None, ctx=module.context
             )
-            sdy.set_argument_sharding(main, index, attr)
-            for result in updating.get(argument, ()):
-                sdy.set_result_sharding(main, result, attr)
+            inputs[index] = attr
+            outputs |= dict.fromkeys(updating.get(argument, ()), attr)
+    sdy.set_argument_shardings(main, inputs)
+    sdy.set_result_shardings(main, outputs)
 
 
 def _updating(main: ir.OpView) -> dict[str, list[int]]:

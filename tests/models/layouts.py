@@ -22,7 +22,12 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from pai.dialects.mlir import context, func, parse, to_text
-from pai.dialects.sdy import set_argument_sharding, set_mesh, set_result_sharding, sharding_attr
+from pai.dialects.sdy import (
+    set_argument_shardings,
+    set_mesh,
+    set_result_shardings,
+    sharding_attr,
+)
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
 from . import MODELS
@@ -309,15 +314,18 @@ def annotated(
         if isinstance(op, func.FuncOp) and op.name.value == "main"
     ]
     with module.context:
-        for index, (spec, priority) in enumerate(zip(specs, priorities, strict=True)):
-            attr = sharding_attr(sharding_of(spec), priorities=[priority] * len(spec))
-            set_argument_sharding(main, index, attr)
-        for index, result in enumerate(results):
-            if result is not None:
-                late = [max((p for p in priorities if p is not None), default=None)] * len(result)
-                set_result_sharding(
-                    main, index, sharding_attr(sharding_of(result), priorities=late)
-                )
+        given = {
+            index: sharding_attr(sharding_of(spec), priorities=[priority] * len(spec))
+            for index, (spec, priority) in enumerate(zip(specs, priorities, strict=True))
+        }
+        set_argument_shardings(main, given)
+        late = max((p for p in priorities if p is not None), default=None)
+        wanted = {
+            index: sharding_attr(sharding_of(result), priorities=[late] * len(result))
+            for index, result in enumerate(results)
+            if result is not None
+        }
+        set_result_shardings(main, wanted)
     return to_text(module)
 
 
