@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.annotations import without_shardings
@@ -69,6 +69,25 @@ def _function(match: Match, main: ir.Operation, body: ir.Block) -> ir.Operation:
     return new
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """How a template is copied.
+
+    Args:
+        op: the operation.
+        nodes: the node of each layer, for locations.
+        shared: the operations of the values that all layers share.
+        shifted: (place, member, layers from the copy to the member, template that makes it).
+        plain: whether it has no regions.
+    """
+
+    op: ir.Operation
+    nodes: list[int]
+    shared: list[int]
+    shifted: list[tuple[int, Member, int, int]]
+    plain: bool
+
+
 class _Expander:
     """Moves and copies operations to the whole function's block."""
 
@@ -79,9 +98,36 @@ class _Expander:
         self.arguments = list(block.arguments)
         self.results = list(match.last.operands)
         self.done: dict[Item, ir.Operation] = {}
-        self.templates: dict[int, Template] = {t.index: t for t in match.templates.values()}
+        self.recipes = {t.index: self.recipe(t) for t in match.templates.values()}
         for old, node in zip(match.block.arguments, match.reduced.arguments, strict=True):
             old.replace_all_uses_with(self.arguments[node])
+
+    def recipe(self, template: Template) -> _Recipe:
+        """Return how a template is copied."""
+        match = self.match
+        sources = [source for source, _ in match.operands[template.index]]
+        op = match.ops[template.index]
+        return _Recipe(
+            op,
+            match.chains[match.chain[match.nodes[template.index]]],
+            [
+                source
+                for source, member in zip(sources, template.operands, strict=True)
+                if member is None and source != ARGUMENT
+            ],
+            [
+                (place, member, member.layer - match.cut.below, self.maker(member))
+                for place, member in enumerate(template.operands)
+                if member is not None
+            ],
+            not len(op.regions),
+        )
+
+    def maker(self, member: Member) -> int:
+        """Return the template that makes a member, ARGUMENT for an argument."""
+        if member.number == ARGUMENT:
+            return ARGUMENT
+        return self.match.templates[member.chain, member.number].index
 
     def emit(self, item: Item) -> None:
         """Append an item, after what it reads."""
@@ -121,25 +167,36 @@ class _Expander:
 
     def copy(self, index: int, layer: int) -> list[Item]:
         """Append the copy of a template for a layer, or return what has to be there first."""
-        match = self.match
-        sources: list[tuple[int, Item, Member]] = []
-        missing: list[Item] = []
-        shift = layer - match.cut.below
-        for place, member in enumerate(self.templates[index].operands):
-            if member is None:
-                item = (match.operands[index][place][0], -1)
+        recipe, done = self.recipes[index], self.done
+        below, above = self.match.cut.below, self.match.cut.above
+        missing: list[Item] = [(i, -1) for i in recipe.shared if (i, -1) not in done]
+        values: list[tuple[int, ir.Value]] = []
+        for place, member, shift, maker in recipe.shifted:
+            at = layer + shift
+            if maker == ARGUMENT:
+                values.append((place, self.arguments[self.match.chains[member.chain][at]]))
+                continue
+            if below < at < above:
+                item = (maker, at)
             else:
-                item = self.item(member, member.layer + shift)
-                sources.append((place, item, member))
-            if item[0] != ARGUMENT and item not in self.done:
+                item = (self.match.lists[member.chain, at][member.number], -1)
+            made = done.get(item)
+            if made is None:
                 missing.append(item)
+            else:
+                values.append((place, made.results[member.result]))
         if missing:
             return missing
-        new = match.ops[index].clone(self.end)
-        for place, item, member in sources:
-            new.operands[place] = self.value(item, member)
-        _relocate(new, match.graph, match.chains[match.chain[match.nodes[index]]][layer])
-        self.done[index, layer] = new
+        new = recipe.op.clone(self.end)
+        operands = new.operands
+        for place, value in values:
+            operands[place] = value
+        node = recipe.nodes[layer]
+        if recipe.plain:
+            new.location = self.match.graph.location(node)
+        else:
+            _relocate(new, self.match.graph, node)
+        done[index, layer] = new
         return []
 
     def item(self, member: Member, layer: int) -> Item:
