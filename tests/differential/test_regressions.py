@@ -161,3 +161,10 @@ def test_a_cache_split_along_its_sequence_is_written_in_place():
     at = np.array([0, 9, 4], np.int32)
     outcome = check(write, [cache, new, at], mesh_of(4), [[None, "x", None], None, None])
     assert not outcome.local.report.collectives
+
+
+def test_a_cut_beside_a_picked_element_fetches_edges():
+    """A slice to one element of a dimension gathered the other dimensions that it cuts."""
+    x = np.arange(2 * 64 * 3, dtype=np.float32).reshape(2, 64, 3)
+    outcome = check(lambda a: a[:, 1:, 2:] * 2, [x], mesh_of(8), [[None, "x", None]], strict=True)
+    assert {use.kind for use in outcome.local.report.collectives} == {"collective_permute"}

@@ -46,19 +46,22 @@ def build_slice(site: Site) -> list[ir.Value]:
     local = shape_of_result(site)
     source, target = shape(site.op.operands[0]), shape(site.op.results[0])
     for dim, (size, count) in enumerate(zip(source, target, strict=True)):
-        atoms = site.split(0, dim)
-        if size == count or not atoms:
-            continue
-        window = Window(stride=strides[dim], low=-begin[dim])
-        shards = site.emit.grid.count(atoms)
-        begins, span = window.begins(shards, local[dim]), window.span(local[dim])
-        needed = window.needed(shards, local[dim], count)
-        fetch_positions(site, 0, dim, begins, span, 1, None, needed)
-        begin[dim], limits[dim] = 0, span
+        if size != count and site.split(0, dim):
+            begin[dim], limits[dim] = 0, fetch_cut(site, dim, begin[dim], strides[dim])
     for dim, size in enumerate(source):
         if size == target[dim]:
             limits[dim] = local[dim]
     return site.clone(start_indices=array_attr(begin), limit_indices=array_attr(limits))
+
+
+def fetch_cut(site: Site, dim: int, begin: int, stride: int) -> int:
+    """Fetch what a slice from ``begin`` on reads of a split dimension; return how many elements."""
+    local, shards = shape_of_result(site)[dim], site.emit.grid.count(site.split(0, dim))
+    window = Window(stride=stride, low=-begin)
+    span, count = window.span(local), shape(site.op.results[0])[dim]
+    needed = window.needed(shards, local, count)
+    fetch_positions(site, 0, dim, window.begins(shards, local), span, 1, None, needed)
+    return span
 
 
 def shape_of_result(site: Site) -> list[int]:

@@ -26,15 +26,18 @@ def _picked(op: ir.Operation) -> list[int]:
 
 
 def rule(op: ir.Operation) -> Rule:
-    """Split the dimensions taken whole, and those of which one element is taken."""
+    """Split every dimension; those that are cut, and not to one element, follow the operand."""
     source, target, picked = shape(op.operands[0]), shape(op.results[0]), _picked(op)
     if not picked:
         return moving.slice_rule(op)
     out = Rule()
     dims: list[Factors] = [
-        (out.factor(size),) if size == count or dim in picked else ()
+        (out.factor(size if dim in picked else count),) if count else ()
         for dim, (size, count) in enumerate(zip(source, target, strict=True))
     ]
+    for dim, (size, count) in enumerate(zip(source, target, strict=True)):
+        if size != count and dim not in picked:
+            out.follow |= set(dims[dim])
     out.operands = [dims]
     out.results = [[() if dim in picked else factors for dim, factors in enumerate(dims)]]
     return out
@@ -54,6 +57,9 @@ def build(site: Site) -> list[ir.Value]:
         if size == target[dim]:
             limits[dim] = local[dim]
         atoms = site.split(0, dim)
+        if size != target[dim] and dim not in picked and atoms:
+            stride = ints(site.op, "strides")[dim]
+            begin[dim], limits[dim] = 0, moving.fetch_cut(site, dim, begin[dim], stride)
         if dim in picked and atoms:
             holder, begin[dim] = divmod(begin[dim], local[dim])
             limits[dim] = begin[dim] + 1
