@@ -11,14 +11,14 @@ from pai.passes.base import Pass
 from pai.passes.partition.collectives.common import (
     ALL_GATHER,
     ALL_REDUCE,
+    KINDS,
     body_kind,
     bytes_of,
-    collectives,
-    inner_first,
     like,
     operations,
 )
 from pai.passes.partition.emit import channel
+from pai.passes.rewrite import collect
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,12 @@ class CombineCollectives(Pass):
         """Rewrite ``module`` in place."""
         with module.context, ir.Location.unknown():
             if self.combine_bytes:
-                for block in inner_first(module):
-                    _combine(block, self.combine_bytes)
-            for number, op in enumerate(collectives(module), start=1):
+                by_block: dict[ir.Block, list[ir.Operation]] = {}
+                for op in collect(module, ALL_REDUCE, ALL_GATHER):
+                    by_block.setdefault(op.block, []).append(op)
+                for block, found in by_block.items():
+                    _combine(block, found, self.combine_bytes)
+            for number, op in enumerate(collect(module, *KINDS), start=1):
                 op.attributes["channel_handle"] = channel(number)
 
 
@@ -73,9 +76,9 @@ class _Bucket:
         self.moved = len(self.waiting)
 
 
-def _combine(block: ir.Block, limit: int) -> None:
+def _combine(block: ir.Block, collectives: list[ir.Operation], limit: int) -> None:
     sizes: dict[tuple[object, ...], list[int]] = {}
-    for op in operations(block):
+    for op in collectives:
         key = _key(op)
         if key is not None:
             sizes.setdefault(key, []).append(bytes_of(op.results[0]))
