@@ -145,7 +145,7 @@ def test_a_column_and_a_row_parallel_product_need_one_all_reduce(batch, hidden):
 
 
 def test_gradients_over_the_data_need_one_combined_all_reduce():
-    arguments = [normal(8, 12), normal(12, 16), normal(16), normal(16, 6)]
+    arguments = [normal(64, 12), normal(12, 16), normal(16), normal(16, 6)]
 
     def loss(*args):
         return jnp.mean(mlp(*args) ** 2)
