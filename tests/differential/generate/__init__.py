@@ -10,6 +10,7 @@ from generate.dynamic import dynamic
 from generate.elementwise import elementwise
 from generate.forms import forms
 from generate.gather import gather
+from generate.library import library
 from generate.linear_algebra import linear_algebra
 from generate.manual import manual
 from generate.moving import moving
@@ -43,9 +44,17 @@ FAMILIES: dict[str, Family] = {
     "manual": manual,
     "forms": forms,
     "sums": sums,
+    "library": library,
     "chain": chain,
 }
 
 # The share of a family in a sweep, 1 unless named: random bits are long programs that all go the
 # same way, and some others take XLA three times as long to compile as the rest.
-WEIGHTS = {"random_bits": 0.1, "linear_algebra": 0.5, "control": 0.6, "sums": 0.6, "chain": 0.8}
+WEIGHTS = {
+    "random_bits": 0.1,
+    "library": 0.15,
+    "linear_algebra": 0.5,
+    "control": 0.6,
+    "sums": 0.6,
+    "chain": 0.8,
+}
