@@ -15,6 +15,10 @@ from pai.passes.partition.layout import Atoms, Grid
 # order, take consecutive blocks along the dimension; pai-scatter-collectives reads it.
 BLOCK_GROUPS = "pai.block_groups"
 BLOCK_DIM = "pai.block_dim"
+
+# An all_gather of a manual body: what it joins may differ between devices in any way, also where
+# the gathered dimension is a broadcast. pai-narrow-gathers reads and removes it.
+MANUAL = "pai.manual"
 # What the padding of a select_and_scatter holds, where pai-fold-padding has folded a pad.
 PAD_VALUE = "pai.pad_value"
 

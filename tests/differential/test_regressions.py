@@ -168,3 +168,20 @@ def test_a_cut_beside_a_picked_element_fetches_edges():
     x = np.arange(2 * 64 * 3, dtype=np.float32).reshape(2, 64, 3)
     outcome = check(lambda a: a[:, 1:, 2:] * 2, [x], mesh_of(8), [[None, "x", None]], strict=True)
     assert {use.kind for use in outcome.local.report.collectives} == {"collective_permute"}
+
+
+def test_an_all_gather_of_a_manual_body_joins_what_differs():
+    """Gathering a broadcast was taken for a wider broadcast, also of a value of one's own."""
+    mesh = AbstractMesh((4,), ("x",), axis_types=(AxisType.Auto,))
+
+    @partial(jax.shard_map, mesh=mesh, in_specs=PartitionSpec("x"), out_specs=PartitionSpec("x"))
+    def body(a):
+        wide = jax.numpy.broadcast_to(a, (2, *a.shape))
+        rows = lax.all_gather(a, "x"), lax.all_gather(wide, "x", tiled=True)
+        return sum(r.sum(0) for r in rows) + lax.all_gather(lax.axis_index("x"), "x").sum()
+
+    x = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
+    mesh = mesh_of(4)
+    local = partition(prepare(lower(body, [x]), mesh, [["x", None]]), mesh)
+    want = 3 * np.tile(x.reshape(4, 2, 3).sum(0), (4, 1)) + 6
+    run_and_compare(local, [x], [want])

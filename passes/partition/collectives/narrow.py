@@ -15,6 +15,7 @@ from pai.passes.partition.collectives.common import (
     like,
     operations,
 )
+from pai.passes.partition.emit import MANUAL
 from pai.passes.rewrite import building_before, replace
 from pai.runtime.dtypes import itemsize
 
@@ -47,6 +48,8 @@ class NarrowGathers(Pass):
                 gather: ir.Operation | None = op
                 while gather is not None:
                     gather = _narrow(gather)
+            for op in [op for op in operations(block) if MANUAL in op.attributes]:
+                del op.attributes[MANUAL]
 
 
 def _narrow(gather: ir.Operation) -> ir.Operation | None:
@@ -86,6 +89,8 @@ def _before_broadcast(gather: ir.Operation, broadcast: ir.Operation) -> ir.Opera
         i64 = ir.IntegerType.get_signless(64)
         inner = like(gather, [source], [type_], all_gather_dim=ir.IntegerAttr.get(i64, at))
         source = inner.results[0]
+    elif MANUAL in gather.attributes:
+        return None
     attributes = {"broadcast_dimensions": broadcast.attributes["broadcast_dimensions"]}
     new = ir.Operation.create(BROADCAST, [gather.results[0].type], [source], attributes=attributes)
     replace(gather, list(new.results))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pai.dialects.mlir import ir
-from pai.passes.partition.handlers.base import Handler, register, shape
+from pai.passes.partition.emit import MANUAL
+from pai.passes.partition.handlers.base import Handler, Site, register, shape
 from pai.passes.partition.rule import Factors, Rule
 
 # The dimensions that a collective cuts or joins, by the attribute that names them.
@@ -25,9 +26,14 @@ def rule(op: ir.Operation) -> Rule:
     return out
 
 
+def build_all_gather(site: Site) -> list[ir.Value]:
+    """Mark an all_gather as the user's, whose operand no layout describes."""
+    return site.clone(**{MANUAL: ir.UnitAttr.get()})
+
+
+register(Handler(rule, build_all_gather), "stablehlo.all_gather")
 register(
     Handler(rule),
-    "stablehlo.all_gather",
     "stablehlo.all_reduce",
     "stablehlo.all_to_all",
     "stablehlo.collective_broadcast",
