@@ -5,7 +5,7 @@
 parallel as (8, 8), and ZeRO-3. Every case runs in a fresh process, its worker started beforehand.
 Seconds are wall time from the module in memory to the LocalModule, and processor time of the
 process and of Shardy's worker. The last columns are the seconds of processor time by stage; what
-is under "other" are checks, clean-up and the report. Nothing is allocated: arguments are shapes.
+is under "other" is mostly the exchange with the worker. Drawing needs matplotlib. Nothing is allocated: arguments are shapes.
 """
 
 from __future__ import annotations
@@ -161,11 +161,11 @@ def plot(rows: list[Row], path: Path) -> None:
     for model, marker in zip(SIZES, "os", strict=True):
         for layout, colour in zip(MESHES, ("tab:blue", "tab:orange"), strict=True):
             for fold, line in ((False, "-"), (True, "--")):
-                chosen = [
+                chosen = sorted(
                     (row["operations"], row["cpu"] + row["worker"])
                     for row in rows
                     if (row["model"], row["layout"], row["fold"]) == (model, layout, fold)
-                ]
+                )
                 label = f"{model} {layout}" + (", folded" if fold else "")
                 if chosen:
                     axes.plot(*zip(*chosen, strict=True), line, marker=marker, color=colour,
@@ -206,6 +206,7 @@ def main() -> None:
                     rows += run_case(model, layout, layers, Path(folder))
                     if options.json:
                         options.json.write_text(json.dumps(rows, indent=1))
+    rows.sort(key=lambda row: (row["model"], row["layout"], row["layers"], row["fold"]))
     Console(width=200).print(table(rows))
     plot(rows, options.figure)
     for (model, fold), limit in LIMITS.items():

@@ -122,7 +122,7 @@ def read(block: ir.Block, argument_keys: Sequence[Hashable]) -> Graph:
             outer = [values[value] for value in captured if value in values]
             graph.capturing.add(node)
             taken += outer
-        signatures.append(numbers.setdefault(key, len(numbers)))
+        signatures.append(numbers.setdefault((key, len(taken)), len(numbers)))
         operands.append(taken)
         for number, value in enumerate(results):
             values[value] = (node << RESULT_BITS) + number

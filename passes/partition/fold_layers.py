@@ -231,6 +231,8 @@ class _Chains:
         """Return the first and last layer whose operands agree with the middle's, and the reach."""
         operands = self.graph.operands
         good = nodes >= 0
+        if not good[self.middle - 1 : self.middle + 1].all():
+            return self.middle, self.middle, 0
         reach = 0
         middle = operands[nodes[self.middle]]
         values = np.array([operands[n] if n >= 0 else middle for n in nodes.tolist()], np.int64)

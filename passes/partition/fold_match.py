@@ -20,9 +20,12 @@ ARGUMENT = -1
 """In place of an operation's number among those of its layer and chain: an argument."""
 
 PLAIN = frozenset(
-    """add and broadcast_in_dim clamp compare constant convert divide dynamic_slice iota maximum
-    minimum multiply not or partition_id remainder reshape select slice subtract""".split()
-)
+    {
+        "add", "and", "broadcast_in_dim", "clamp", "compare", "constant", "convert", "divide",
+        "dynamic_slice", "iota", "maximum", "minimum", "multiply", "not", "or", "partition_id",
+        "remainder", "reshape", "select", "slice", "subtract",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Match:
         self._read()
         for chain in range(len(self.chains)):
             self._compare(chain)
+        self._check_neighbours()
         self.crossings = self._crossings()
 
     def _read(self) -> None:
@@ -158,6 +162,27 @@ class Match:
                 raise Refused(f"{op.name} differs between the local layers")
             ties = [self.tie(a, b) for a, b in zip(op.operands, other.operands, strict=True)]
             self.templates[chain, number] = Template(left, right, ties)
+
+    def _check_neighbours(self) -> None:
+        """Check that the layers that copies may read are like those next to the cut."""
+        reach = max(
+            (
+                abs(member.layer - self.cut.below)
+                for template in self.templates.values()
+                for member in template.operands
+                if member is not None
+            ),
+            default=0,
+        )
+        for step in range(1, reach):
+            for layer in (self.cut.below - step, self.cut.above + step):
+                for chain in range(len(self.chains)):
+                    if self._forms(chain, layer) != self._forms(chain, self.cut.below):
+                        raise Refused("the local layers near the cut have different operations")
+
+    def _forms(self, chain: int, layer: int) -> list[object]:
+        """Return what the local operations of a chain's member are."""
+        return [signature(self.ops[index]) for index in self.lists.get((chain, layer), [])]
 
     def tie(self, below: ir.Value, above: ir.Value) -> Member | None:
         """Return what an operand is, given those of both sides; None when they are one value."""

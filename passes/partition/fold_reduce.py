@@ -116,6 +116,7 @@ class _Reducer:
         results = tuple(
             n for n, value in enumerate(self.graph.returned) if not self.gone[node_of(value)]
         )
+        self.check_results(main)
         kind = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
         inputs, outputs = list(kind.inputs), list(kind.results)
         inputs = [inputs[n] for n in arguments]
@@ -133,6 +134,17 @@ class _Reducer:
         block = new.regions[0].blocks.append(*inputs, arg_locs=locations)
         self.operations(block, arguments, results)
         return arguments, results
+
+    def check_results(self, main: ir.Operation) -> None:
+        """Check that the results of the layers around the cut are wanted in the same layout."""
+        wanted = function_attributes(main, "res_attrs") or [None] * len(self.graph.returned)
+        found: dict[tuple[int, int], object] = {}
+        for value, sharding in zip(self.graph.returned, wanted, strict=True):
+            node = node_of(value)
+            if self.chain[node] >= 0 and self.cut.below <= self.layer[node] <= self.cut.above:
+                key = (self.chain[node], value & RESULT_MASK)
+                if found.setdefault(key, _said(sharding)) != _said(sharding):
+                    raise Refused("the results of the layers are sharded differently")
 
     def operations(self, block: ir.Block, arguments: Sequence[int], results: Sequence[int]) -> None:
         """Append the operations that stay to ``block``."""
@@ -211,12 +223,12 @@ def check_layouts(main: ir.Operation, reduced: Reduced, layers: Layers, cut: Cut
     found: dict[int, list[object]] = {}
     shardings = function_attributes(main, "arg_attrs") or [None] * len(reduced.arguments)
     for node, sharding in zip(reduced.arguments, shardings, strict=True):
-        found[node] = [sharding]
+        found[node] = [_said(sharding)]
     for view in main.regions[0].blocks[0].operations:
         op = view.operation
         node = marked(op.location)
         if node >= 0:
-            found.setdefault(node, []).append((op.name, op.attributes.get(SHARDING)))
+            found.setdefault(node, []).append((op.name, _said(op.attributes.get(SHARDING))))
     reach = max(layers.reach, 1)
     numbers = [*range(cut.below - reach + 1, cut.below + 1)]
     numbers += [*range(cut.above, cut.above + reach)]
@@ -224,3 +236,8 @@ def check_layouts(main: ir.Operation, reduced: Reduced, layers: Layers, cut: Cut
         first, *rest = [found.get(node) for node in chain]
         if any(other != first for other in rest):
             raise Refused("propagation shards the layers differently")
+
+
+def _said(sharding: ir.Attribute | None) -> tuple[bool, ir.Attribute | None]:
+    """Return a sharding as something to compare: attributes do not compare with None."""
+    return sharding is not None, sharding

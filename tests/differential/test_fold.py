@@ -14,11 +14,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import jax
 import jax.numpy as jnp
-from harness import lower, prepare, run_and_compare
+from harness import lower, prepare, run_and_compare, sharding_of
 
 from jax_models import layouts
 from pai.compiler.reference import run_reference
 from pai.dialects.mlir import context, parse, to_text
+from pai.dialects.sdy import set_result_shardings, sharding_attr
 from pai.passes.partition import partition
 from pai.passes.simplify import simplify
 from pai.runtime.mesh import Mesh
@@ -209,6 +210,33 @@ def test_results_of_every_layer_come_back_in_order():
     text = lower(model, values)
     local = partition(prepare(text, mesh, [["x", None]] + [[None, "y"]] * 9), mesh)
     assert COPIES.fullmatch(notes(local)[0])
+    run_and_compare(local, values, run_reference(text, values))
+
+
+def test_a_layer_whose_result_is_wanted_in_another_layout_is_not_folded_away():
+    def model(x, *weights):
+        states = []
+        for w in weights:
+            x = jnp.tanh(x @ w) + x
+            states.append(x * 2)
+        return tuple(states)
+
+    values = arrays(range(9))
+    mesh = Mesh((("x", 2), ("y", 2)))
+    text = lower(model, values)
+
+    def module():
+        out = prepare(text, mesh, [["x", None]] + [[None, "y"]] * 9)
+        (main,) = [op for op in out.body.operations if op.operation.name == "func.func"]
+        attr = sharding_attr(sharding_of([None, "x"]), ctx=out.context)
+        set_result_shardings(main, {4: attr})
+        return out
+
+    local = partition(module(), mesh)
+    assert notes(local) == [
+        "repeated layers are not folded: the results of the layers are sharded differently"
+    ]
+    assert local.result_shardings == partition(module(), mesh, fold=False).result_shardings
     run_and_compare(local, values, run_reference(text, values))
 
 
