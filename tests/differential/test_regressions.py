@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import check, lower, mesh_of, prepare, run_and_compare
 
 from pai.compiler.reference import _as_replicas, run_reference_spmd
+from pai.dialects.mlir import parse, to_text
+from pai.passes.base import run_passes
 from pai.passes.partition.partition import partition
+from pai.passes.pipelines import COLLECTIVES
 
 
 def test_the_largest_ui64_is_the_identity_of_a_minimum():
@@ -185,3 +188,21 @@ def test_an_all_gather_of_a_manual_body_joins_what_differs():
     local = partition(prepare(lower(body, [x]), mesh, [["x", None]]), mesh)
     want = 3 * np.tile(x.reshape(4, 2, 3).sum(0), (4, 1)) + 6
     run_and_compare(local, [x], [want])
+
+
+def test_an_all_gather_of_a_complex_constant_is_a_wider_constant():
+    """The bindings cannot hold a complex constant's attribute: reading it ended the pass."""
+    text = """
+    func.func @main(%a: tensor<4xcomplex<f32>>) -> tensor<4xcomplex<f32>> {
+      %0 = stablehlo.constant dense<(1.0, 2.0)> : tensor<2xcomplex<f32>>
+      %1 = "stablehlo.all_gather"(%0) {all_gather_dim = 0 : i64,
+        replica_groups = dense<[[0, 1]]> : tensor<1x2xi64>,
+        channel_handle = #stablehlo.channel_handle<handle = 1, type = 1>, use_global_device_ids}
+        : (tensor<2xcomplex<f32>>) -> tensor<4xcomplex<f32>>
+      %2 = stablehlo.add %a, %1 : tensor<4xcomplex<f32>>
+      return %2 : tensor<4xcomplex<f32>>
+    }"""
+    module = parse(text)
+    run_passes(module, COLLECTIVES)
+    assert "all_gather" not in to_text(module)
+    assert "dense<(1.000000e+00,2.000000e+00)> : tensor<4xcomplex<f32>>" in to_text(module)

@@ -15,7 +15,7 @@ from pai.passes.partition.collectives.common import (
     like,
     operations,
 )
-from pai.passes.partition.emit import MANUAL
+from pai.passes.partition.emit import MANUAL, complex_constant, complex_elements, is_complex
 from pai.passes.rewrite import building_before, replace
 from pai.runtime.dtypes import itemsize
 
@@ -67,13 +67,23 @@ def _narrow(gather: ir.Operation) -> ir.Operation | None:
         if maker.name == CONVERT:
             return _before_convert(gather, maker)
         if maker.name == "stablehlo.constant":
-            value = maker.attributes["value"]
-            if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
-                type_ = gather.results[0].type
-                attr = ir.DenseElementsAttr.get_splat(type_, value.get_splat_value())
-                new = ir.Operation.create(maker.name, [type_], attributes={"value": attr})
-                replace(gather, list(new.results))
+            _of_constant(gather, maker)
     return None
+
+
+def _of_constant(gather: ir.Operation, constant: ir.Operation) -> None:
+    """Make a splat as large as the gathered value; the bindings cannot hold a complex one."""
+    type_ = gather.results[0].type
+    if is_complex(type_):
+        elements = complex_elements(constant)
+        if elements.startswith("("):
+            replace(gather, [complex_constant(type_, elements)])
+        return
+    value = constant.attributes["value"]
+    if isinstance(value, ir.DenseElementsAttr) and value.is_splat:
+        attr = ir.DenseElementsAttr.get_splat(type_, value.get_splat_value())
+        new = ir.Operation.create(constant.name, [type_], attributes={"value": attr})
+        replace(gather, list(new.results))
 
 
 def _before_broadcast(gather: ir.Operation, broadcast: ir.Operation) -> ir.Operation | None:
