@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pai.runtime.errors import InvalidCluster
 
-LEVELS = ("chip", "host", "rack")
+LEVELS = ("chip", "host", "rack", "pod")
 
 
 @dataclass(frozen=True)
@@ -49,33 +50,85 @@ class DeviceSpec:
 
 
 @dataclass(frozen=True)
+class InSwitch:
+    """Reduction inside the switches of a level (NVLink SHARP, SHARP of InfiniBand switches).
+
+    Args:
+        efficiency: part of the link's bandwidth that a large all_reduce keeps busy.
+        latency_s: time of one all_reduce without its bytes.
+    """
+
+    efficiency: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
 class LinkSpec:
     """The links of one level.
 
     Args:
-        latency_s: time of one step of a collective without its bytes (the α of α-β models).
-        bandwidth: bytes/s that one device sends while it receives as much.
+        latency_s: time of one message without its bytes (the α of α-β models).
+        bandwidth: bytes/s of one port, each way.
         efficiency: part of ``bandwidth`` that large collectives reach.
         source: where the numbers are from.
+        ring_latency_s: α of one step of a ring; None is ``latency_s``.
+        tree_latency_s: α of one step of a tree; None is ``latency_s``.
+        setup_s: time to start a collective that goes no further than this level.
+        fill_s: τ of ``√(τ · transfer time)``, what a pipeline of pieces loses while it fills
+            and drains with pieces of the best size.
+        ports: ports of one host (its network cards), which all its devices share; 0 is one for
+            each device. Not for the level ``chip``, where every device has its own.
+        group_bandwidth: (size, bytes/s of a device) pairs for groups of at most that many devices
+            of a host, where they are wired to each other and not to a switch.
+        in_switch: reduction inside the switches; None where there is none.
     """
 
     latency_s: float
     bandwidth: float
     efficiency: float = 1.0
     source: str = ""
+    ring_latency_s: float | None = None
+    tree_latency_s: float | None = None
+    setup_s: float = 0.0
+    fill_s: float = 0.0
+    ports: int = 0
+    group_bandwidth: tuple[tuple[int, float], ...] = ()
+    in_switch: InSwitch | None = None
 
     @property
     def rate(self) -> float:
-        """The bandwidth reached, in bytes/s."""
+        """The bandwidth reached on one port, in bytes/s."""
         return self.bandwidth * self.efficiency
+
+    @property
+    def ring_step_s(self) -> float:
+        """Time of one step of a ring without its bytes."""
+        return self.latency_s if self.ring_latency_s is None else self.ring_latency_s
+
+    @property
+    def tree_step_s(self) -> float:
+        """Time of one step of a tree without its bytes."""
+        return self.latency_s if self.tree_latency_s is None else self.tree_latency_s
+
+    def rate_among(self, devices: int) -> float:
+        """Return the bytes/s that each of ``devices`` devices of one host reaches among them."""
+        wired = [rate for size, rate in self.group_bandwidth if size >= devices]
+        return min([self.bandwidth, *wired]) * self.efficiency
 
 
 @dataclass(frozen=True)
 class HostSpec:
-    """One host: ``devices`` devices of one kind."""
+    """One host.
+
+    Args:
+        device: its kind of device.
+        devices: how many.
+        links: (level, link) pairs where it differs from the cluster: ``chip``, ``host``.
+    """
 
     device: DeviceSpec
     devices: int
+    links: tuple[tuple[str, LinkSpec], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,8 +136,10 @@ class ClusterSpec:
     """Hosts with their devices, and the links between them.
 
     Devices are numbered host by host. The level of a link says what it connects: ``chip`` the
-    devices of one host, ``host`` the hosts of one rack, ``rack`` the racks. A level that is left
-    out is as the one inside it.
+    devices of one host, ``host`` the hosts of one rack (or of one rail group: the hosts under one
+    set of leaf switches), ``rack`` the racks of one pod, ``pod`` the pods. A level that is left
+    out is as the one inside it. The bandwidth of an outer level is a port's share of it: a fabric
+    that is oversubscribed 7:1 between pods has a seventh of the port's rate at ``pod``.
 
     Args:
         name: profile name or file.
@@ -92,6 +147,7 @@ class ClusterSpec:
         links: (level, link) pairs, in the order of ``LEVELS``.
         hosts_per_rack: hosts of one rack; 0 puts all hosts in one.
         scale: whether the last kind of host may be repeated to reach more devices.
+        racks_per_pod: racks of one pod; 0 puts all racks in one.
     """
 
     name: str
@@ -100,8 +156,18 @@ class ClusterSpec:
     hosts_per_rack: int = 0
     scale: bool = False
     description: str = field(default="", compare=False)
+    racks_per_pod: int = 0
 
-    @property
+    def __hash__(self) -> int:
+        """Return a hash that is computed once: thousands of hosts would take milliseconds."""
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        kinds = tuple(dict.fromkeys(self.hosts))
+        return hash((self.name, len(self.hosts), kinds, self.links, self.hosts_per_rack))
+
+    @functools.cached_property
     def num_devices(self) -> int:
         """The number of devices."""
         return sum(host.devices for host in self.hosts)
@@ -121,11 +187,29 @@ class ClusterSpec:
         """The host number by device number."""
         return tuple(i for i, host in enumerate(self.hosts) for _ in range(host.devices))
 
-    def link(self, level: str) -> LinkSpec:
-        """Return the link of ``level``, or of the nearest level inside it that is given."""
-        given = dict(self.links)
+    @functools.cached_property
+    def is_uniform(self) -> bool:
+        """Whether all hosts are alike."""
+        return self.hosts.count(self.hosts[0]) == len(self.hosts)
+
+    def rack_of(self, host: int) -> int:
+        """Return the rack number of a host number."""
+        return host // self.hosts_per_rack if self.hosts_per_rack else 0
+
+    def pod_of(self, host: int) -> int:
+        """Return the pod number of a host number."""
+        return self.rack_of(host) // self.racks_per_pod if self.racks_per_pod else 0
+
+    def link(self, level: str, host: HostSpec | None = None) -> LinkSpec:
+        """Return the link of ``level``, or of the nearest level inside it that is given.
+
+        Args:
+            level: of ``LEVELS``.
+            host: the host at whose end it is; None for what the cluster says.
+        """
+        given = dict(self.links) | dict(host.links if host else ())
         inner = [name for name in LEVELS[: LEVELS.index(level) + 1] if name in given]
-        return given[inner[-1]] if inner else self.links[0][1]
+        return given[inner[-1]] if inner else next(iter(given.values()))
 
     def split(self, group: Sequence[int]) -> tuple[tuple[str, int], ...]:
         """Return the (level, size) factors of a group of devices, innermost first.
@@ -133,13 +217,13 @@ class ClusterSpec:
         A group that does not fill its hosts evenly is one ring over the outermost level it
         crosses; factors of size 1 are left out.
         """
-        hosts = [self.host_numbers[device] for device in group]
-        racks = [host // self.hosts_per_rack if self.hosts_per_rack else 0 for host in hosts]
-        on_host, in_rack = Counter(hosts), Counter(dict(zip(hosts, racks, strict=True)).values())
-        num_hosts, num_racks = len(on_host), len(in_rack)
-        if len(set(on_host.values())) > 1 or len(set(in_rack.values())) > 1:
-            return (("rack" if num_racks > 1 else "host", len(group)),)
-        sizes = (len(group) // num_hosts, num_hosts // num_racks, num_racks)
+        units = [(d, h := self.host_numbers[d], self.rack_of(h), self.pod_of(h)) for d in group]
+        distinct = [len({unit[level] for unit in units}) for level in range(len(LEVELS))]
+        counts = [Counter(level) for level in zip(*units, strict=True)]
+        if any(len(set(count.values())) > 1 for count in counts):
+            outermost = max(level for level, number in enumerate(distinct) if number > 1)
+            return ((LEVELS[outermost], len(group)),)
+        sizes = [a // b for a, b in zip(distinct, [*distinct[1:], 1], strict=True)]
         return tuple((level, n) for level, n in zip(LEVELS, sizes, strict=True) if n > 1)
 
     def take(self, num_devices: int) -> ClusterSpec:
@@ -166,11 +250,9 @@ class ClusterSpec:
         left = num_devices
         for host in hosts:
             if left > 0:
-                kept.append(HostSpec(host.device, min(left, host.devices)))
+                kept.append(dataclasses.replace(host, devices=min(left, host.devices)))
                 left -= host.devices
-        return ClusterSpec(
-            self.name, tuple(kept), self.links, self.hosts_per_rack, self.scale, self.description
-        )
+        return dataclasses.replace(self, hosts=tuple(kept))
 
 
 def load_cluster(name_or_path: str, num_devices: int | None = None) -> ClusterSpec:

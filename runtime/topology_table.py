@@ -39,7 +39,7 @@ class Document:
         for number, line in enumerate(self.text.splitlines(), 1):
             header = re.match(r"\s*\[\[?(.+?)\]\]?\s*(#.*)?$", line)
             if header:
-                section = _header(header[1])
+                section = _inside(_header(header[1]), counts)
                 if line.lstrip().startswith("[["):
                     counts[section] = counts.get(section, -1) + 1
                     section = (*section, counts[section])
@@ -51,6 +51,16 @@ class Document:
             if found == path[: len(found)] and len(found) > length:
                 best, length = number, len(found)
         return best
+
+
+def _inside(
+    section: tuple[str | int, ...], counts: dict[tuple[str | int, ...], int]
+) -> tuple[str | int, ...]:
+    """Return ``section`` with the number of the last entry of each array that it lies in."""
+    for length in range(1, len(section)):
+        if section[:length] in counts:
+            section = (*section[:length], counts[section[:length]], *section[length:])
+    return section
 
 
 def _header(text: str) -> tuple[str | int, ...]:

@@ -5,6 +5,7 @@
     name = "two boxes"
     scale = false                 # may the last [[host]] be repeated to reach more devices?
     hosts_per_rack = 4            # optional
+racks_per_pod = 16            # optional
 
     [device.a100]
     memory = 85899345920          # bytes
@@ -17,12 +18,25 @@
     devices = 8
     count = 2                     # optional: how many such hosts
 
+    [host.link.host]              # optional: where this host differs from the cluster
+    latency = 2e-5
+    bandwidth = 3.125e9
+    ports = 1
+
     [link.chip]                   # between the devices of a host
     latency = 5e-6                # s
     bandwidth = 300e9             # bytes/s a device, one direction
-    [link.host]                   # between hosts
+    efficiency = 0.8              # optional, like all that follows
+    ring_latency = 4e-6           # s, one step of a ring
+    tree_latency = 4e-6           # s, one step of a tree
+    setup = 1e-5                  # s, to start a collective
+    fill = 5e-5                   # s, the τ of LinkSpec.fill_s
+    group_bandwidth = [[2, 50e9], [4, 100e9]]           # chip only: small groups reach less
+    in_switch = { efficiency = 0.7, latency = 2e-5 }    # reduction inside the switches
+    [link.host]                   # between hosts; also rack and pod
     latency = 2e-5
-    bandwidth = 25e9
+    bandwidth = 25e9              # of one port
+    ports = 4                     # optional: network cards of a host; one a device otherwise
 """
 
 from __future__ import annotations
@@ -32,7 +46,7 @@ from pathlib import Path
 
 from pai.runtime.dtypes import DTYPES
 from pai.runtime.errors import InvalidCluster
-from pai.runtime.topology import LEVELS, ClusterSpec, DeviceSpec, HostSpec, LinkSpec
+from pai.runtime.topology import LEVELS, ClusterSpec, DeviceSpec, HostSpec, InSwitch, LinkSpec
 from pai.runtime.topology_table import Document, Table
 
 
@@ -75,11 +89,13 @@ def cluster_from_toml(text: str, where: str) -> ClusterSpec:
     top = Document(text, where, InvalidCluster).root()
     devices = {kind: _device(kind, table) for kind, table in top.tables("device").items()}
     hosts = tuple(host for entry in top.array("host") for host in _hosts(entry, devices))
+    many = sum(host.devices for host in hosts) > 1
     cluster = ClusterSpec(
         name=top.text("name", Path(where).stem),
         hosts=hosts,
-        links=_links(top, needed=sum(host.devices for host in hosts) > 1),
+        links=_links(top, LEVELS, needed=many or top.boolean("scale", False)),
         hosts_per_rack=top.integer("hosts_per_rack", 0, least=0),
+        racks_per_pod=_racks_per_pod(top),
         scale=top.boolean("scale", False),
         description=top.text("description", ""),
     )
@@ -107,36 +123,81 @@ def _device(kind: str, table: Table) -> DeviceSpec:
     return spec
 
 
+def _racks_per_pod(top: Table) -> int:
+    racks = top.integer("racks_per_pod", 0, least=0)
+    if racks and not top.integer("hosts_per_rack", 0, least=0):
+        raise top.error("racks_per_pod", "needs 'hosts_per_rack'", "say how large a rack is")
+    return racks
+
+
 def _hosts(entry: Table, devices: dict[str, DeviceSpec]) -> list[HostSpec]:
     kind = entry.text("device")
     if kind not in devices:
         raise entry.error("device", f"names the unknown device '{kind}'", f"add [device.{kind}]")
-    host = HostSpec(devices[kind], entry.integer("devices", least=1))
+    number = entry.integer("devices", least=1)
+    links = _links(entry, ("chip", "host"), needed=False)
+    host = HostSpec(devices[kind], number, links)
     count = entry.integer("count", 1, least=1)
     entry.finish()
     return [host] * count
 
 
-def _links(top: Table, *, needed: bool) -> tuple[tuple[str, LinkSpec], ...]:
-    needed = needed or top.boolean("scale", False)
-    tables = top.tables("link", required=needed)
-    if needed and not tables:
-        raise top.error("link", "has no levels", f"add one of {', '.join(LEVELS)}")
-    for level in tables:
-        if level not in LEVELS:
-            raise top.error(
-                "link", f"has '{level}', which is not a level", f"one of {', '.join(LEVELS)}"
-            )
-    out = []
-    for level in LEVELS:
-        if level in tables:
-            table = tables[level]
-            link = LinkSpec(
-                latency_s=table.number("latency", zero=True),
-                bandwidth=table.number("bandwidth"),
-                efficiency=table.number("efficiency", 1.0, most=1.0),
-                source=table.text("source", ""),
-            )
-            table.finish()
-            out.append((level, link))
-    return tuple(out)
+def _links(
+    top: Table, levels: tuple[str, ...], *, needed: bool
+) -> tuple[tuple[str, LinkSpec], ...]:
+    outer = top.table("link", required=needed)
+    if needed and not outer.data:
+        raise top.error("link", "has no levels", f"add one of {', '.join(levels)}")
+    for level in outer.data:
+        if level not in levels:
+            raise outer.error(level, "is not a level here", f"one of {', '.join(levels)}")
+    return tuple(
+        (level, _link(outer.table(level), level)) for level in levels if level in outer.data
+    )
+
+
+def _link(table: Table, level: str) -> LinkSpec:
+    link = LinkSpec(
+        latency_s=table.number("latency", zero=True),
+        bandwidth=table.number("bandwidth"),
+        efficiency=table.number("efficiency", 1.0, most=1.0),
+        source=table.text("source", ""),
+        ring_latency_s=_optional_time(table, "ring_latency"),
+        tree_latency_s=_optional_time(table, "tree_latency"),
+        setup_s=table.number("setup", 0.0, zero=True),
+        fill_s=table.number("fill", 0.0, zero=True),
+        ports=table.integer("ports", 0, least=1) if "ports" in table.data else 0,
+        group_bandwidth=_group_bandwidth(table),
+        in_switch=_in_switch(table),
+    )
+    if level == "chip" and link.ports:
+        raise table.error("ports", "is for links between hosts", "remove it")
+    if level != "chip" and link.group_bandwidth:
+        raise table.error("group_bandwidth", "is for the links inside a host", "remove it")
+    table.finish()
+    return link
+
+
+def _optional_time(table: Table, key: str) -> float | None:
+    return table.number(key, zero=True) if key in table.data else None
+
+
+def _group_bandwidth(table: Table) -> tuple[tuple[int, float], ...]:
+    pairs = table.get("group_bandwidth", [], (list,), "a list of [devices, bytes/s] pairs")
+    for pair in pairs:
+        numbers = isinstance(pair, list) and len(pair) == 2
+        if not numbers or not all(isinstance(x, int | float) and x > 0 for x in pair):
+            raise table.error("group_bandwidth", f"has {pair!r}, which is no [devices, bytes/s]")
+    sizes, rates = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if sizes != sorted(set(sizes)) or rates != sorted(rates):
+        raise table.error("group_bandwidth", "must grow: sizes and bytes/s", "sort the pairs")
+    return tuple((int(size), float(rate)) for size, rate in pairs)
+
+
+def _in_switch(table: Table) -> InSwitch | None:
+    if "in_switch" not in table.data:
+        return None
+    inner = table.table("in_switch")
+    out = InSwitch(inner.number("efficiency", most=1.0), inner.number("latency", zero=True))
+    inner.finish()
+    return out

@@ -127,7 +127,7 @@ def test_unknown_profile_lists_the_known():
             r"'device\.big\.peak_flops\.float16' is not an element type",
         ),
         ('device = "small"', 'device = "tiny"', r"c\.toml:22: key 'host\.1\.device' names the unk"),
-        ("[link.host]", "[link.moon]", r"'moon', which is not a level"),
+        ("[link.host]", "[link.moon]", r"c\.toml:29: key 'link\.moon' is not a level here"),
         ("hosts_per_rack = 2", "racks = 2", r"c\.toml:3: key 'racks' is unknown"),
         ("name =", "name", r"c\.toml: not valid TOML: .*line 2"),
         ("count = 3", "count = 0", r"must be at least 1"),

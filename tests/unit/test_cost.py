@@ -213,12 +213,12 @@ def test_formulas_by_hand():
     assert seconds("all_gather", 4000, host) == pytest.approx(3e-3 + 0.75 * 4000 / 1e9)
     assert seconds("reduce_scatter", 4000, host) == seconds("all_gather", 4000, host)
     assert seconds("collective_permute", 4000, [0, 1], [3, 4]) == pytest.approx(1e-2 + 4000 / 1e8)
-    # 8 devices: 3 peers inside, 4 across
-    expected = 3e-3 + 3 / 8 * 8000 / 1e9 + 4e-2 + 4 / 8 * 8000 / 1e8
-    assert seconds("all_to_all", 8000, wide) == pytest.approx(expected)
-    # hierarchical all_reduce: all of it inside, a quarter across
-    inner = min(6e-3 + 1.5 * 8e6 / 1e9, 4e-3 + 2 * 8e6 / 1e9)
-    assert seconds("all_reduce", 8000000, wide) == pytest.approx(inner + 2e-2 + 2e6 / 1e8)
+    # 8 devices: 3 peers inside and 4 across by pairs, or 2 + 1 steps with half of it each
+    assert seconds("all_to_all", 8000, wide) == pytest.approx(2e-3 + 1e-2 + 4 * 4000 / 4e8)
+    # 6 steps inside, one across; 4 ports of 100 MB/s carry what 7 of 8 devices need, twice
+    ring = 2 * (6e-3 + 1e-2) + 2 * 7 / 8 * 8e6 / 4e8
+    tree = 2 * (2e-3 + 1e-2) + 8e6 / 4e8
+    assert seconds("all_reduce", 8000000, wide) == pytest.approx(min(ring, tree))
     assert seconds("all_reduce", 4000, [5]) == 0.0
     with pytest.raises(PassFailure, match="no cost formula for the collective 'all_bored'"):
         seconds("all_bored", 1, host)
