@@ -90,3 +90,15 @@ class VerificationFailed(PaiError):
     """The compiled package does not compute the model's function within tolerance."""
 
     exit_code = 13
+
+
+class InvalidSchedule(PaiError):
+    """A pipeline schedule that cannot be executed, or does not fit its stages."""
+
+    exit_code = 14
+
+
+class UnsupportedPlan(PaiError):
+    """A plan that can be modelled but that packages cannot run yet."""
+
+    exit_code = 15

@@ -1,0 +1,1 @@
+"""Pipelines: schedules as tables, their simulation, the choice of stages, legal microbatches."""
