@@ -24,6 +24,8 @@ from pai.passes.pipelines import STAGES as PIPELINES
 from pai.passes.schedule import ProgramCode, schedule
 from pai.passes.strategy import annotate, choose_plan, load_plan
 from pai.passes.strategy.plan import Plan, plan_to_toml
+from pai.passes.strategy.plan_check import require_runnable
+from pai.passes.strategy.recost import with_insights
 from pai.runtime.errors import PaiError
 from pai.runtime.program import Call, walk
 from pai.runtime.topology import ClusterSpec, load_cluster
@@ -152,13 +154,15 @@ def _strategy(state: Compilation) -> Compilation:
         plan = choose_plan(program.module, program.signature, state.cluster)
     else:
         plan = load_plan(plan_file, program.module, program.signature, state.cluster)
+    plan = with_insights(plan, program.module, program.signature, state.cluster)
     return replace(state, _plan=plan)
 
 
 def _partition(state: Compilation) -> Compilation:
+    options = state.options
+    require_runnable(state.plan, str(options.plan or ""))
     module = clone(state.program.module)
     annotate(module, state.plan)
-    options = state.options
     local = partition(module, state.plan.mesh, strict=options.strict, dump_dir=options.dump_dir)
     return replace(state, _local=local)
 

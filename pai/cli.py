@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pai-compile",
         description="Turn a model into a package that runs on N devices.",
-        epilog="Exit codes: 0 done, 2 wrong usage, 3-13 the kind of error named, 130 interrupted.",
+        epilog="Exit codes: 0 done, 2 wrong usage, 3-15 the kind of error named, 130 interrupted.",
     )
     # fmt: off
     add = parser.add_argument

@@ -11,7 +11,8 @@ from typing import Any
 from pai.runtime.errors import PaiError
 
 REQUIRED = object()
-_KEY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)\s*=""")
+_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Document:
         try:
             return Table(tomllib.loads(self.text), self, ())
         except tomllib.TOMLDecodeError as error:
-            raise self.error(
-                f"not valid TOML: {error}", self.where, "correct the syntax"
-            ) from error
+            line = re.search(r"at line (\d+)", str(error))
+            where = f"{self.where}:{line[1]}" if line else self.where
+            raise self.error(f"not valid TOML: {error}", where, "correct the syntax") from error
 
     def line_of(self, path: tuple[str | int, ...]) -> int:
         """Return the line (from 1) of a key, or of the nearest table around it; 0 when none."""
@@ -45,7 +46,7 @@ class Document:
                     section = (*section, counts[section])
                 found = section
             elif (match := _KEY.match(line)) is not None:
-                found = (*section, next(iter(tomllib.loads(f"{match[1]}=0"))))
+                found = (*section, *_header(match[1]))
             else:
                 continue
             if found == path[: len(found)] and len(found) > length:

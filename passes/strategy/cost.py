@@ -32,7 +32,7 @@ from pai.passes.strategy.work import (
     tensor_bytes,
 )
 from pai.runtime.mesh import Mesh
-from pai.runtime.topology import ClusterSpec
+from pai.runtime.topology import LEVELS, ClusterSpec
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class _Total:
                 use.count * times,
                 use.bytes_per_device * times,
                 use.seconds * times,
+                use.level,
             )
             for use in other.collectives
         )
@@ -181,8 +182,15 @@ class _Model:
             groups = [[d for d in row if d >= 0] for row in np.array(attr).tolist()]
             seconds = collective_seconds(kind, size, groups, self.cluster)
             group_size = max((len(group) for group in groups), default=1)
-            self.known[key] = CollectiveCost(kind, group_size, 1, size, seconds)
+            level = self.outermost_level(groups)
+            self.known[key] = CollectiveCost(kind, group_size, 1, size, seconds, level)
         return self.known[key]
+
+    def outermost_level(self, groups: list[list[int]]) -> str:
+        """Return the outermost level of links that a group crosses; "" when none does."""
+        factors = {self.cluster.split(group) for group in groups if len(group) > 1}
+        crossed = {level for split in factors for level, _ in split}
+        return max(crossed, key=LEVELS.index, default="")
 
     def control(self, node: Node) -> _Total:
         total = _Total()
@@ -300,9 +308,9 @@ def _last_uses(groups: list[list[Node]], kept: set[int]) -> dict[int, int]:
 
 
 def _summed(uses: Sequence[CollectiveCost]) -> tuple[CollectiveCost, ...]:
-    by_key: dict[tuple[str, int], list[CollectiveCost]] = defaultdict(list)
+    by_key: dict[tuple[str, int, str], list[CollectiveCost]] = defaultdict(list)
     for use in uses:
-        by_key[use.kind, use.group_size].append(use)
+        by_key[use.kind, use.group_size, use.level].append(use)
     return tuple(
         CollectiveCost(
             kind,
@@ -310,6 +318,7 @@ def _summed(uses: Sequence[CollectiveCost]) -> tuple[CollectiveCost, ...]:
             sum(use.count for use in found),
             sum(use.bytes_per_device for use in found),
             sum(use.seconds for use in found),
+            level,
         )
-        for (kind, size), found in sorted(by_key.items())
+        for (kind, size, level), found in sorted(by_key.items())
     )

@@ -1,33 +1,55 @@
-"""explain: a plan as text: where the time goes, what is split how, and why the others lost."""
+"""explain: a plan as text: where the time goes, why it is laid out so, and what would help.
+
+The facts come from the plan alone, and, when it knows its program, from ``insights.py``, which
+costs other choices. The same plan gives the same text.
+"""
 
 from __future__ import annotations
 
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
-from pai.passes.strategy.plan import Alternative, Plan, Prediction, layout_to_texts
+from pai.passes.strategy.explain_parameters import layout_text, other_text, split_text
+from pai.passes.strategy.plan_layout import layout_to_texts
+from pai.passes.strategy.units import bytes_text, percent_text, seconds_text, signed
 from pai.runtime.dtypes import itemsize
 
 if TYPE_CHECKING:
     from pai.dialects.program import Signature
+    from pai.passes.strategy.insights import Insights
+    from pai.passes.strategy.plan_data import Plan, Prediction
 
-_TIMES = {
+TIMES = {
     "compute_s": "arithmetic",
     "memory_bound_s": "memory traffic",
     "communication_s": "communication",
     "overhead_s": "kernel launches",
+    "bubble_s": "pipeline bubble",
 }
-_MEMORY = {
-    "parameter_bytes": "parameters and state",
+MEMORY = {
+    "parameter_bytes": "parameters",
+    "state_bytes": "state",
+    "gradient_bytes": "gradients",
+    "activation_bytes": "activations",
     "input_bytes": "inputs",
     "output_bytes": "outputs",
     "temporary_bytes": "temporaries",
 }
+LINKS = {
+    "chip": "links inside a host",
+    "host": "links between hosts",
+    "rack": "links between racks",
+    "pod": "links between pods",
+    "": "links",
+}
+_BAR = 24  # columns of the longest bar
 
 
 def explain(
@@ -36,16 +58,17 @@ def explain(
     *,
     width: int = 100,
     color: bool = False,
-    top: int = 10,
+    top: int = 5,
 ) -> str:
     """Return the explanation of ``plan``; the same plan gives the same text.
 
     Args:
         plan: a plan with its prediction.
-        signature: the program's arguments; with it the largest ones are listed, with their shapes.
+        signature: the program's arguments; with it the largest ones are listed, with their shapes,
+            when the plan does not know its program.
         width: columns of the text.
         color: whether to write terminal colour codes.
-        top: how many alternatives and layouts to list.
+        top: how many alternatives to list, and twice as many layouts.
     """
     console = Console(
         file=io.StringIO(),
@@ -57,34 +80,73 @@ def explain(
         markup=False,
         legacy_windows=False,
     )
-    mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.axes) or "one device"
-    console.print(f"plan: {plan.strategy} ({mesh}) on {plan.cluster or 'an unnamed cluster'}")
-    console.print(f"      {seconds_text(plan.predicted.time_s)} a run, {_memory_line(plan)}")
-    console.print(f"      bound by {_bound_by(plan)}")
-    console.print(_breakdown(plan.predicted))
-    layouts = _layouts(plan, top) if signature is None else _largest(plan, signature, top)
-    for table in (_collectives(plan.predicted), layouts, _alternatives(plan, top)):
+    insights = plan.insights() if plan.insights is not None else None
+    for line in _head(plan):
+        console.print(line)
+    layouts = _layouts(plan, 2 * top) if signature is None else _largest(plan, signature, 2 * top)
+    tables = [_times(plan.predicted), _memory(plan), _collectives(plan.predicted)]
+    tables += [_parameters(plan, insights), _gains(plan, insights)] if insights else [layouts]
+    for table in (*tables, _alternatives(plan, top)):
         if table.row_count:
-            console.print(table)
+            console.print(f"\n{table.title}")
+            table.title = None
+            console.print(Padding(table, (0, 0, 0, 2)))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-def _bound_by(plan: Plan) -> str:
-    """Return what to change first to be faster, and whether memory leaves room to."""
+def _head(plan: Plan) -> list[str]:
+    mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.axes) or "one device"
+    lines = [f"plan: {plan.strategy} ({mesh}) on {plan.cluster or 'an unnamed cluster'}"]
+    pipeline = plan.pipeline
+    if pipeline.stages > 1 or pipeline.microbatches > 1:
+        chunks = f", {pipeline.virtual} chunks each" if pipeline.virtual > 1 else ""
+        lines.append(
+            f"      {pipeline.stages} stages{chunks}, {pipeline.microbatches} microbatches, "
+            f"schedule {pipeline.schedule}"
+        )
+    if plan.recompute:
+        choices = ", ".join(f"{pattern}: {how}" for pattern, how in plan.recompute)
+        lines.append(f"      recomputes {choices}")
+    if plan.replicas > 1:
+        lines.append(f"      {plan.replicas} copies, each on {plan.num_devices} devices")
+    lines.append(f"      {seconds_text(plan.predicted.time_s)} a run, {_memory_line(plan)}")
+    lines.append(f"      bound by {bound_by(plan)}")
+    return lines
+
+
+def bound_by(plan: Plan) -> str:
+    """Return what takes the most time, and whether more memory would admit a faster plan."""
     predicted = plan.predicted
-    key = max(_TIMES, key=lambda name: getattr(predicted, name))
+    key = max(TIMES, key=lambda name: getattr(predicted, name))
     share = getattr(predicted, key) / predicted.time_s if predicted.time_s else 0.0
-    text = f"{_TIMES[key]} ({share:.0%} of the time)"
-    tight = [a for a in plan.alternatives if a.reason.startswith("needs ")]
-    faster = [a for a in tight if a.time_s is not None and a.time_s < predicted.time_s]
-    if faster:
-        text += f"; with more memory '{faster[0].name}' would take {_time_of(faster[0])}"
+    name = TIMES[key]
+    if key == "communication_s" and (levels := communication_by_level(predicted)):
+        name = f"communication over {LINKS.get(max(levels, key=lambda n: levels[n]), 'links')}"
+    text = f"{name} ({share:.0%} of the time)"
+    faster = [
+        other
+        for other in plan.alternatives
+        if other.memory_bytes is not None
+        and other.memory_bytes > plan.device_memory_bytes > 0
+        and other.time_s is not None
+        and other.time_s < predicted.time_s
+    ]
+    best = min(faster, key=lambda other: other.time_s or 0.0, default=None)
+    if best is not None:
+        text = (
+            f"memory: '{best.name}' would take {seconds_text(best.time_s or 0.0)} but needs "
+            f"{bytes_text(best.memory_bytes or 0)} a device; after that by {text}"
+        )
     return text
 
 
-def _time_of(other: Alternative) -> str:
-    return seconds_text(other.time_s or 0.0)
+def communication_by_level(predicted: Prediction) -> dict[str, float]:
+    """Return the seconds of collectives by the outermost level of links that they cross."""
+    out: dict[str, float] = defaultdict(float)
+    for use in predicted.collectives:
+        out[use.level] += use.seconds
+    return dict(out)
 
 
 def _memory_line(plan: Plan) -> str:
@@ -96,42 +158,90 @@ def _memory_line(plan: Plan) -> str:
 
 def _table(title: str, *columns: str) -> Table:
     """Return an empty table; a column whose name starts with ``>`` is aligned to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    named = any(name.strip(">") for name in columns)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=named)
     for name in columns:
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
         table.add_column(name.removeprefix(">"), justify=justify, overflow="fold")
     return table
 
 
-def _breakdown(predicted: Prediction) -> Table:
-    table = _table("where it goes", "time", ">", ">", "memory", ">")
-    for (time_key, time_name), (memory_key, memory_name) in zip(
-        _TIMES.items(), _MEMORY.items(), strict=True
-    ):
-        seconds = getattr(predicted, time_key)
-        share = seconds / predicted.time_s if predicted.time_s else 0.0
-        size = bytes_text(getattr(predicted, memory_key))
-        table.add_row(time_name, seconds_text(seconds), f"{share:.0%}", memory_name, size)
+def _bar(part: float, whole: float) -> str:
+    return "#" * round(_BAR * part / whole) if whole else ""
+
+
+def _times(predicted: Prediction) -> Table:
+    """List the parts of a run; communication by the links it waits for."""
+    table = _table("where the time goes", "", ">", ">", "")
+    parts = {TIMES[key]: getattr(predicted, key) for key in TIMES}
+    levels = {k: v for k, v in communication_by_level(predicted).items() if v > 0}
+    whole = parts.pop(TIMES["communication_s"])
+    if levels and math.isclose(sum(levels.values()), whole, rel_tol=1e-3):
+        parts |= {f"communication, {LINKS.get(k, k)}": v for k, v in levels.items()}
+    else:
+        parts[TIMES["communication_s"]] = whole
+    for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+        if seconds:
+            share = seconds / predicted.time_s if predicted.time_s else 0.0
+            bar = _bar(seconds, predicted.time_s)
+            table.add_row(name, seconds_text(seconds), f"{share:.0%}", bar)
+    if predicted.hidden_s:
+        table.add_row("communication behind it", seconds_text(predicted.hidden_s), "", "")
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    predicted, limit = plan.predicted, plan.device_memory_bytes
+    whole = limit or predicted.memory_bytes
+    table = _table("where the memory of a device goes", "", ">", ">", "")
+    rows = sorted(MEMORY, key=lambda key: -getattr(predicted, key))
+    for key in rows:
+        size = getattr(predicted, key)
+        if size:
+            share = f"{size / whole:.0%}" if size >= whole / 200 else "<1%"
+            table.add_row(MEMORY[key], bytes_text(size), share, _bar(size, whole))
+    free = limit - predicted.memory_bytes
+    if limit and free > 0:
+        table.add_row("free", bytes_text(free), f"{free / whole:.0%}", "")
     return table
 
 
 def _collectives(predicted: Prediction) -> Table:
-    table = _table(
-        "collectives",
-        "kind",
-        ">devices",
-        ">count",
-        ">bytes",
-        ">time",
-    )
+    table = _table("collectives", "kind", "over", ">devices", ">count", ">bytes", ">time")
     for use in sorted(predicted.collectives, key=lambda u: (-u.seconds, u.kind, u.group_size)):
         table.add_row(
             use.kind,
+            LINKS.get(use.level, use.level),
             str(use.group_size),
             str(use.count),
             bytes_text(use.bytes_per_device),
             seconds_text(use.seconds),
         )
+    return table
+
+
+def _parameters(plan: Plan, insights: Insights) -> Table:
+    """Say how each group of large parameters is laid out, and what the other choice would cost."""
+    table = _table("why parameters are laid out so", "parameter", ">size", "layout", "because")
+    for group in insights.parameters:
+        count = f" ({len(group.members)})" if len(group.members) > 1 else ""
+        because = "; ".join(filter(None, (split_text(group), other_text(group, plan))))
+        table.add_row(
+            group.name + count, bytes_text(group.num_bytes), layout_text(group.layout), because
+        )
+    return table
+
+
+def _gains(plan: Plan, insights: Insights) -> Table:
+    table = _table("what would help most", "if there were", ">a run", ">change", "")
+    now = plan.predicted.time_s
+    for item in insights.sensitivities:
+        note = f"with the plan '{item.strategy}'" if item.strategy else ""
+        if math.isclose(item.time_s, now, rel_tol=1e-4):
+            table.add_row(item.change, seconds_text(item.time_s), "none", note)
+        else:
+            change = percent_text(item.time_s, now)
+            table.add_row(item.change, seconds_text(item.time_s), change, note)
     return table
 
 
@@ -180,17 +290,14 @@ def _alternatives(plan: Plan, top: int) -> Table:
         "why it lost",
     )
     for other in plan.alternatives[:top]:
-        time, memory = "", ""
-        if other.time_s is not None:
-            time = _delta(other.time_s - plan.predicted.time_s, seconds_text)
-        if other.memory_bytes is not None:
-            memory = _delta(other.memory_bytes - plan.predicted.memory_bytes, bytes_text)
+        time = _delta(other.time_s, plan.predicted.time_s, seconds_text)
+        memory = _delta(other.memory_bytes, plan.predicted.memory_bytes, bytes_text)
         table.add_row(other.name, time, memory, other.reason)
     return table
 
 
-def _delta(value: float, text: Callable[[float], str]) -> str:
-    return ("+" if value >= 0 else "-") + text(abs(value))
+def _delta(value: float | None, base: float, text: Callable[[float], str]) -> str:
+    return "" if value is None else signed(value - base, text)
 
 
 def why_lost(lost: Prediction, chosen: Prediction, limit: int) -> str:
@@ -200,29 +307,13 @@ def why_lost(lost: Prediction, chosen: Prediction, limit: int) -> str:
         return f"needs {need} of {have} a device, most of it {largest(lost)}"
     if lost.time_s <= chosen.time_s:
         return "as fast, but no smaller"
-    extra = {key: getattr(lost, key) - getattr(chosen, key) for key in _TIMES}
+    extra = {key: getattr(lost, key) - getattr(chosen, key) for key in TIMES}
     worst = max(extra, key=lambda key: extra[key])
     ratio = lost.time_s / chosen.time_s if chosen.time_s else math.inf
-    return f"{ratio:.2f} times slower: +{seconds_text(extra[worst])} of {_TIMES[worst]}"
+    return f"{ratio:.2f} times slower: +{seconds_text(extra[worst])} of {TIMES[worst]}"
 
 
 def largest(predicted: Prediction) -> str:
     """Return what takes the most memory, with its size."""
-    key = max(_MEMORY, key=lambda name: getattr(predicted, name))
-    return f"{_MEMORY[key]} ({bytes_text(getattr(predicted, key))})"
-
-
-def bytes_text(num_bytes: float) -> str:
-    """Return a size for people: ``3.2 GiB``."""
-    for unit, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.1f} {unit}"
-    return f"{num_bytes:.0f} B"
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a time for people: ``3.2 ms``."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
+    key = max(MEMORY, key=lambda name: getattr(predicted, name))
+    return f"{MEMORY[key]} ({bytes_text(getattr(predicted, key))})"

@@ -18,7 +18,7 @@ from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Role, Signature
 from pai.dialects.sdy import mesh_from_module
 from pai.passes.partition.partition import partition
-from pai.passes.strategy.annotate import annotate, has_shardings, rank_mismatch, user_shardings
+from pai.passes.strategy.annotate import annotate, has_shardings, user_shardings
 from pai.passes.strategy.candidates import (
     Candidate,
     enumerate_candidates,
@@ -26,15 +26,12 @@ from pai.passes.strategy.candidates import (
 )
 from pai.passes.strategy.cost import Cost, cost_local_module
 from pai.passes.strategy.estimate import Estimate, Estimator
-from pai.passes.strategy.explain import bytes_text, largest, why_lost
-from pai.passes.strategy.plan import (
-    Alternative,
-    Plan,
-    Prediction,
-    matches,
-    plan_from_toml,
-)
-from pai.runtime.errors import InfeasiblePlan, InvalidCluster, InvalidSharding, PaiError
+from pai.passes.strategy.explain import largest, why_lost
+from pai.passes.strategy.plan import Alternative, Plan, Prediction, read_plan
+from pai.passes.strategy.plan_check import check_plan
+from pai.passes.strategy.plan_zero import expand_zero
+from pai.passes.strategy.units import bytes_text
+from pai.runtime.errors import InfeasiblePlan, InvalidSharding, PaiError
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
@@ -108,14 +105,10 @@ def load_plan(
         InvalidCluster: when the plan is for another number of devices.
         InfeasiblePlan: when it does not fit the devices' memory.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSharding(f"the plan cannot be read ({error})", str(path)) from error
-    plan = plan_from_toml(text, str(path))
-    _check_plan(plan, signature, cluster, str(path))
-    search = _Search(module, signature, cluster)
-    predicted = search.predict(replace(plan, stages=1))
+    file = read_plan(path)
+    check_plan(file, signature, cluster)
+    plan = expand_zero(file.plan, signature)
+    predicted = _Search(module, signature, cluster).predict(plan)
     plan = replace(
         plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes, predicted=predicted
     )
@@ -123,40 +116,10 @@ def load_plan(
         raise InfeasiblePlan(
             f"the plan needs {bytes_text(predicted.memory_bytes)} a device of "
             f"{bytes_text(cluster.memory_bytes)}, most of it {largest(predicted)}",
-            str(path),
+            file.place(("mesh",)),
             "shard more, use more devices, or leave the plan to the search",
         )
     return plan
-
-
-def _check_plan(plan: Plan, signature: Signature, cluster: ClusterSpec, where: str) -> None:
-    if plan.mesh.num_devices != cluster.num_devices:
-        raise InvalidCluster(
-            f"the plan's mesh makes {plan.mesh.num_devices} devices but cluster '{cluster.name}' "
-            f"has {cluster.num_devices}",
-            where,
-            f"pass --devices {plan.mesh.num_devices} or change [mesh]",
-        )
-    if (plan.stages, plan.microbatches, plan.schedule) != (1, 1, "none"):
-        raise InvalidSharding(
-            "the plan has pipeline stages or microbatches, which are not supported yet",
-            where,
-            'set stages = 1, microbatches = 1, schedule = "none"',
-        )
-    ranks = {value.name: len(value.shape) for value in signature.arguments}
-    for name, _ in plan.arguments:
-        if name not in ranks:
-            known = ", ".join(list(ranks)[:8]) + (", …" if len(ranks) > 8 else "")
-            raise InvalidSharding(f"the model has no argument '{name}'", where, f"it has: {known}")
-    for pattern, _ in plan.patterns:
-        if not any(matches(pattern, name) for name in ranks):
-            raise InvalidSharding(
-                f"pattern '{pattern}' matches no argument", where, "correct it or remove the line"
-            )
-    for name, layout in plan.layouts(list(ranks)).items():
-        if len(layout.sharding.dims) != ranks[name]:
-            error = rank_mismatch(name, ranks[name], len(layout.sharding.dims))
-            raise InvalidSharding(error.what, where, error.hint)
 
 
 def _baselines(candidates: list[Candidate], estimates: dict[str, Estimate]) -> list[Candidate]:
@@ -239,14 +202,15 @@ class _Search:
     def predict(self, plan: Plan) -> Prediction:
         """Return the modelled cost of ``plan`` after propagation and partitioning."""
         if self.mesh is None and not plan.arguments and not plan.patterns:
-            return _prediction(self.whole, self.signature)  # every device runs the whole program
+            return prediction_of(self.whole, self.signature)  # every device runs the whole program
         if plan.mesh.num_devices == 1:
-            return _prediction(self.whole, self.signature)
+            return prediction_of(self.whole, self.signature)
         with self.module.context:
             module = parse(to_text(self.module), ctx=self.module.context)
         annotate(module, plan)
         local = partition(module, plan.mesh)
-        return _prediction(cost_local_module(local.module, plan.mesh, self.cluster), self.signature)
+        cost = cost_local_module(local.module, plan.mesh, self.cluster)
+        return prediction_of(cost, self.signature)
 
     def fitting(self) -> list[tuple[Candidate, Prediction]]:
         limit = self.cluster.memory_bytes
@@ -341,7 +305,8 @@ class _Search:
         )
 
 
-def _prediction(cost: Cost, signature: Signature) -> Prediction:
+def prediction_of(cost: Cost, signature: Signature) -> Prediction:
+    """Return ``cost`` with the memory by role of the arguments and results."""
     sizes = dict.fromkeys(Role, 0)
     for value, size in zip(signature.arguments, cost.argument_bytes, strict=True):
         sizes[value.role] += size
@@ -357,7 +322,8 @@ def _prediction(cost: Cost, signature: Signature) -> Prediction:
         memory_bound_s=cost.memory_bound_s,
         communication_s=cost.communication_s,
         overhead_s=cost.overhead_s,
-        parameter_bytes=sizes[Role.PARAMETER] + sizes[Role.STATE],
+        parameter_bytes=sizes[Role.PARAMETER],
+        state_bytes=sizes[Role.STATE],
         input_bytes=sizes[Role.INPUT],
         output_bytes=outputs,
         temporary_bytes=cost.peak_temporary_bytes,

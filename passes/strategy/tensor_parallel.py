@@ -115,7 +115,7 @@ class _Splitter:
             self.traces[op.results[0]] = (argument, tuple(dims[d] for d in order))
         elif op.name == "stablehlo.reshape":
             target = list(op.results[0].type.shape)
-            kept = _reshaped(list(ir.RankedTensorType(source.type).shape), target)
+            kept = reshaped_dims(list(ir.RankedTensorType(source.type).shape), target)
             found = tuple(dims[d] if d is not None else None for d in kept)
             self.traces[op.results[0]] = (argument, found)
         elif op.name in _PASS_THROUGH:
@@ -194,7 +194,7 @@ class _Splitter:
         return None
 
 
-def _reshaped(source: list[int], target: list[int]) -> list[int | None]:
+def reshaped_dims(source: list[int], target: list[int]) -> list[int | None]:
     """Return for each target dimension the source dimension whose shards stay whole in it."""
     out: list[int | None] = [None] * len(target)
     i = j = 0

@@ -129,7 +129,7 @@ def test_unknown_profile_lists_the_known():
         ('device = "small"', 'device = "tiny"', r"c\.toml:22: key 'host\.1\.device' names the unk"),
         ("[link.host]", "[link.moon]", r"c\.toml:29: key 'link\.moon' is not a level here"),
         ("hosts_per_rack = 2", "racks = 2", r"c\.toml:3: key 'racks' is unknown"),
-        ("name =", "name", r"c\.toml: not valid TOML: .*line 2"),
+        ("name =", "name", r"c\.toml:2: not valid TOML: .*line 2"),
         ("count = 3", "count = 0", r"must be at least 1"),
     ],
 )

@@ -1,13 +1,21 @@
+import json
+import tomllib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pai.passes.strategy import plan_write
 from pai.passes.strategy.explain import explain
 from pai.passes.strategy.plan import (
+    OBJECTIVES,
+    RECOMPUTE,
     Alternative,
     CollectiveCost,
+    Pipeline,
     Plan,
     Prediction,
+    Stage,
     TensorLayout,
     layout_from_texts,
     layout_to_texts,
@@ -15,6 +23,8 @@ from pai.passes.strategy.plan import (
     plan_from_toml,
     plan_to_toml,
 )
+from pai.passes.strategy.plan_diff import diff_plans
+from pai.passes.strategy.plan_segments import check_segments, parse_chunk
 from pai.runtime.errors import InvalidCluster, InvalidSharding
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
@@ -53,24 +63,62 @@ def layouts(draw):
 
 
 @st.composite
+def pipelines(draw):
+    """Pipelines as the reader accepts them, with and without what each stage holds."""
+    stages = draw(st.integers(1, 4))
+    if stages == 1:
+        return Pipeline(microbatches=draw(st.integers(1, 8)))
+    virtual = draw(st.integers(1, 3))
+    schedule = "interleaved" if virtual > 1 else draw(st.sampled_from(["gpipe", "1f1b"]))
+    microbatches = stages * draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        return Pipeline(stages, virtual, microbatches, schedule)
+    cuts = sorted(draw(st.sets(st.integers(1, 40), min_size=stages * virtual - 1,
+                               max_size=stages * virtual - 1)))  # fmt: skip
+    ends = list(zip([0, *cuts], [*cuts, 41], strict=True))
+    chunks = [f"layer[{lo}:{hi}]" if hi > lo + 1 else f"layer[{lo}]" for lo, hi in ends]
+    own = draw(st.sampled_from([None, Mesh((("data", 2), ("model", 4)))]))
+    numbered = draw(st.booleans())
+    parts = tuple(
+        Stage(
+            tuple(chunks[s::stages]),
+            own if s == 0 else None,
+            tuple(range(8 * s, 8 * s + 8)) if numbered else (),
+        )
+        for s in range(stages)
+    )
+    return Pipeline(stages, virtual, microbatches, schedule, parts)
+
+
+@st.composite
 def plans(draw):
-    uses = st.builds(CollectiveCost, names, sizes, sizes, sizes, seconds)
+    uses = st.builds(
+        CollectiveCost, names, sizes, sizes, sizes, seconds, st.sampled_from(["", "chip", "host"])
+    )
+    globs = names.filter(lambda name: not name.startswith("/"))
+    figures = {key: draw(seconds) for key in plan_write.SECONDS}
+    figures |= {key: draw(sizes) for key in plan_write.BYTES}
     return Plan(
         mesh=MESH,
         arguments=tuple(draw(st.dictionaries(names, layouts(), max_size=4)).items()),
-        patterns=tuple(
-            (key, layout)
-            for key, layout in draw(st.dictionaries(names, layouts(), max_size=3)).items()
-            if not key.startswith("/")
+        patterns=tuple(draw(st.dictionaries(globs, layouts(), max_size=3)).items()),
+        values=tuple(draw(st.dictionaries(globs, layouts(), max_size=2)).items()),
+        zero=tuple(
+            draw(
+                st.dictionaries(st.sampled_from(["data", "model"]), st.integers(0, 3), max_size=2)
+            ).items()
         ),
+        recompute=tuple(
+            draw(st.dictionaries(globs, st.sampled_from(RECOMPUTE), max_size=2)).items()
+        ),
+        pipeline=draw(pipelines()),
+        replicas=draw(st.integers(1, 9)),
         strategy=draw(names),
         cluster=draw(st.text(max_size=8)),
         device_memory_bytes=draw(sizes),
-        predicted=Prediction(
-            *(draw(seconds) for _ in range(5)),
-            *(draw(sizes) for _ in range(4)),
-            tuple(draw(st.lists(uses, max_size=2))),
-        ),
+        precision=draw(st.sampled_from(["", "bf16", "f32"])),
+        objective=draw(st.sampled_from(OBJECTIVES)),
+        predicted=Prediction(**figures, collectives=tuple(draw(st.lists(uses, max_size=2)))),
         alternatives=tuple(
             draw(
                 st.lists(
@@ -89,6 +137,8 @@ def test_round_trip_is_byte_identical(plan):
     back = plan_from_toml(text)
     assert back == plan
     assert plan_to_toml(back) == text
+    assert json.loads(plan.to_json()) == tomllib.loads(text)
+    assert not diff_plans(plan, back).differs
 
 
 def test_a_plan_by_hand():
@@ -135,13 +185,30 @@ def test_sub_axes():
         ('["model", ""]', '"model"', InvalidSharding, r"p\.toml:7: .*must be a list of strings"),
         ("data = 4", "data = 0", InvalidSharding, r"p\.toml:3: .*at least 1"),
         ("data = 4", "data = 4.5", InvalidSharding, r"p\.toml:3: .*must be an integer"),
-        ("[mesh]", "devices = 4\n[mesh]", InvalidCluster, r"makes 8 devices but 'devices' says 4"),
+        (
+            "[mesh]",
+            "devices = 4\n[mesh]",
+            InvalidCluster,
+            r"p\.toml:2: .*makes 8 devices but 'devices' says 4",
+        ),
         ("[mesh]", "[mesh]\np3 = 1", InvalidSharding, r"p\.toml:3: .*not a name for an axis"),
         ("[mesh]", "[mesh]\n'a b' = 1", InvalidSharding, r"p\.toml:3: .*not a name for an axis"),
         ("[mesh]", "[mash]", InvalidSharding, "'mesh' is missing"),
         ("[mesh]", "shape = 3\n[mesh]", InvalidSharding, r"p\.toml:2: key 'shape' is unknown"),
         ("[mesh]", "format = 7\n[mesh]", InvalidSharding, "this version reads 1"),
-        ("[patterns]", "[patterns", InvalidSharding, r"p\.toml: not valid TOML: .*line 6"),
+        ("[patterns]", "[patterns", InvalidSharding, r"p\.toml:6: not valid TOML: .*line 6"),
+        (
+            "[mesh]",
+            "objective = 'speed'\n[mesh]",
+            InvalidSharding,
+            r"p\.toml:2: .*'speed'.*latency",
+        ),
+        ("[mesh]", "precision = 'f99'\n[mesh]", InvalidSharding, r"p\.toml:2: .*'f99'.*bf16"),
+        ("[mesh]", "[zero]\ndata = 4\n[mesh]", InvalidSharding, r"p\.toml:3: .*stages 0, 1, 2"),
+        ("[mesh]", "[zero]\ndat = 1\n[mesh]", InvalidSharding, r"p\.toml:3: .*no axis.*'data'"),
+        ("[mesh]", "[recompute]\n'*' = 'all'\n[mesh]", InvalidSharding, r"p\.toml:3: .*'all'"),
+        ("[mesh]", "[values]\n'v' = ['x']\n[mesh]", InvalidSharding, r"p\.toml:3: .*no axis 'x'"),
+        ("[mesh]", "zero.data = 4\n[mesh]", InvalidSharding, r"p\.toml:2: .*stages 0, 1, 2"),
         ("/.*\\.bias/", "/(/", InvalidSharding, r"p\.toml:8: .*not a regular expression"),
     ],
 )
@@ -149,6 +216,85 @@ def test_errors_name_file_and_line(old, new, error, message):
     assert old in HAND
     with pytest.raises(error, match=message):
         plan_from_toml(HAND.replace(old, new), "p.toml")
+
+
+PIPELINE = """[pipeline]
+stages = 2
+virtual = 2
+microbatches = 4
+schedule = "interleaved"
+
+[[pipeline.stage]]
+chunks = ["embedding, layer[0:2]", "layer[4:6]"]
+devices = "0-7"
+
+[[pipeline.stage]]
+chunks = ["layer[2:4]", "layer[6:8], head"]
+mesh = { data = 2, model = 4 }
+devices = "8-15"
+"""
+
+
+def test_a_pipeline_by_hand():
+    pipeline = plan_from_toml(HAND + PIPELINE).pipeline
+    assert (pipeline.stages, pipeline.virtual, pipeline.microbatches) == (2, 2, 4)
+    assert pipeline.order() == (
+        "embedding, layer[0:2]", "layer[2:4]", "layer[4:6]", "layer[6:8], head",
+    )  # fmt: skip
+    assert pipeline.parts[1].mesh == Mesh((("data", 2), ("model", 4)))
+    assert pipeline.parts[1].devices == tuple(range(8, 16))
+    assert plan_from_toml(HAND + PIPELINE).num_devices == 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("stages = 2", "stages = 3", 14, "is 3 but there are 2"),
+        ("stages = 2", "stages = 0", 14, "at least 1"),
+        ("virtual = 2\n", "", 16, "interleaved' with 1 virtual"),
+        ('"interleaved"', '"1f1b"', 15, "'1f1b' with 2 virtual"),
+        ('"interleaved"', '"2f2b"', 17, "'2f2b'.*gpipe, 1f1b"),
+        ('"interleaved"', '"none"', 17, "'none' but there are 2 stages"),
+        ("microbatches = 4", "microbatches = 3", 16, "2 stages do not divide"),
+        ('"layer[4:6]"', '"layer[5:6]"', 20, r"'layer\[5\]' follows 4 of 'layer'"),
+        ('"layer[4:6]"', '"layer[4:4]"', 20, "is empty"),
+        ('"layer[4:6]"', '"layer[4:"', 20, "no segment"),
+        (', "layer[4:6]"', "", 20, "1 chunks for 2 virtual"),
+        ("layer[6:8], head", "embedding", 24, "'embedding' comes back"),
+        ('"0-7"', '"0-6"', 21, "7 devices for a mesh of 8"),
+        ('"0-7"', '"7-0"', 21, "write device numbers"),
+        ('"8-15"', '"7-14"', 26, "device 7 twice"),
+        ('"8-15"', '"9-16"', 26, "device 16"),
+        ('devices = "8-15"', "", 23, "'pipeline.stage.1.devices' is missing"),
+        ("model = 4 }", "node = 4 }", 25, "axis 'node', which"),
+        (", model = 4 }", "}", 25, "lacks the axis 'model'"),
+        ('devices = "8-15"', "place = 1", 26, "'pipeline.stage.1.place' is unknown"),
+    ],
+)
+def test_violations_in_a_pipeline_name_their_line(old, new, line, message):
+    assert old in PIPELINE
+    with pytest.raises(InvalidSharding, match=rf"^p\.toml:{line}: .*{message}"):
+        plan_from_toml(HAND + "\n" + PIPELINE.replace(old, new), "p.toml")
+
+
+def test_a_file_from_before_there_were_pipelines():
+    old = 'stages = 2\nmicrobatches = 4\nschedule = "1f1b"\n' + HAND
+    assert plan_from_toml(old).pipeline == Pipeline(2, 1, 4, "1f1b")
+    with pytest.raises(InvalidSharding, match="p:1: key 'stages' is said twice"):
+        plan_from_toml(old + PIPELINE, "p")
+
+
+def test_segments_of_a_model():
+    segments = [("embedding", 1), ("layer", 8), ("head", 1)]
+    order = plan_from_toml(HAND + PIPELINE).pipeline.order()
+    check_segments([parse_chunk(chunk) for chunk in order], segments)
+    for chunks, message in [
+        (["embedding, layer", "tail"], "no segment 'tail'"),
+        (["embedding, layer[0:7]", "head"], "7 of the 8 'layer'"),
+        (["layer", "embedding, head"], "out of order"),
+    ]:
+        with pytest.raises(InvalidSharding, match=message):
+            check_segments([parse_chunk(chunk) for chunk in chunks], segments)
 
 
 def sample():
@@ -159,8 +305,10 @@ def sample():
         cluster="h100-sxm",
         device_memory_bytes=80 << 30,
         predicted=Prediction(
-            0.01, 0.006, 0.001, 0.002, 0.001, 4 << 30, 1 << 20, 1 << 20, 1 << 30,
-            (CollectiveCost("all_reduce", 2, 4, 1 << 24, 0.002),),
+            0.01, 0.006, 0.001, 0.002, 0.001,
+            parameter_bytes=4 << 30, input_bytes=1 << 20, output_bytes=1 << 20,
+            temporary_bytes=1 << 30,
+            collectives=(CollectiveCost("all_reduce", 2, 4, 1 << 24, 0.002, "chip"),),
         ),
         alternatives=(
             Alternative("replicated", "2.00 times slower", 0.02, 10 << 30),

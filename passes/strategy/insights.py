@@ -1,0 +1,225 @@
+"""What only the cost model can say about a plan: what other choices would cost, what would help.
+
+A plan is costed again with one group of parameters whole on every device, or with one that is
+whole stored in shards, and on clusters with twice as much of something (``scaling.py``). Nothing is
+searched again, so that "twice the links" is what the same plan gains; for twice the memory the
+fastest of the candidates that were too large counts as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pai.dialects.program import Role, Signature, Value
+from pai.passes.strategy.plan_layout import TensorLayout
+from pai.passes.strategy.scaling import scaled
+from pai.passes.strategy.uses import Use
+from pai.runtime.dtypes import itemsize
+from pai.runtime.errors import PaiError
+from pai.runtime.mesh import AxisRef, Mesh, Sharding
+from pai.runtime.topology import LEVELS, ClusterSpec
+
+if TYPE_CHECKING:
+    from pai.passes.strategy.plan_data import Plan, Prediction
+
+Predict = Callable[["Plan", ClusterSpec], "Prediction"]
+GROUPS = 6  # groups of parameters that are explained
+BUDGET_S = 30.0  # wall time after which no further plan is costed
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that differ only in the numbers of their names, and are laid out alike.
+
+    Args:
+        name: their name with ``*`` for what differs.
+        members: their names.
+        shape: of each.
+        dtype: of each.
+        layout: of each, after propagation.
+        follows: whether the plan leaves it to propagation.
+        use: what the program does with the first; None when it is no product's operand.
+        num_bytes: of all, on one device if whole.
+        local_bytes: of all, on one device as laid out.
+        other: what costing the other choice gave: whole if it is split now, stored in shards if
+            it is whole now; None when it was not costed.
+        other_axis: the axis that would store it in shards.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    layout: TensorLayout
+    follows: bool
+    use: Use | None
+    num_bytes: int
+    local_bytes: int
+    other: Prediction | None = None
+    other_axis: str = ""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a device holds only a part."""
+        return self.local_bytes < self.num_bytes
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The step time on a cluster with more of something.
+
+    Args:
+        change: what there is more of.
+        time_s: seconds of a run.
+        strategy: the candidate that is then the best; "" is the chosen plan.
+    """
+
+    change: str
+    time_s: float
+    strategy: str = ""
+
+
+@dataclass(frozen=True)
+class Insights:
+    """What ``analyze`` found; both largest effect first."""
+
+    parameters: tuple[ParameterGroup, ...]
+    sensitivities: tuple[Sensitivity, ...]
+
+
+def analyze(
+    plan: Plan,
+    signature: Signature,
+    cluster: ClusterSpec,
+    predict: Predict,
+    shardings: Sequence[Sharding],
+    uses: dict[int, Use],
+) -> Insights:
+    """Return what other choices and other clusters would mean for ``plan``.
+
+    Args:
+        plan: a costed plan.
+        signature: the program's arguments.
+        cluster: the devices.
+        predict: the cost model: a plan on a cluster.
+        shardings: how propagation lays out each argument.
+        uses: what the program does with its arguments, by number (``uses.parameter_uses``).
+    """
+    deadline = time.monotonic() + BUDGET_S
+    sensitivities = tuple(_sensitivities(plan, cluster, predict))
+    groups = parameter_groups(plan, signature, shardings, uses)[:GROUPS]
+    out = []
+    for group in groups:
+        late = time.monotonic() > deadline
+        out.append(group if late else _with_other(group, plan, cluster, predict))
+    return Insights(tuple(out), sensitivities)
+
+
+def parameter_groups(
+    plan: Plan, signature: Signature, shardings: Sequence[Sharding], uses: dict[int, Use]
+) -> list[ParameterGroup]:
+    """Return the parameters and states in groups of like name, type and layout, largest first."""
+    said = plan.layouts([value.name for value in signature.arguments])
+    groups: dict[tuple[object, ...], list[tuple[int, Value]]] = {}
+    for index, value in enumerate(signature.arguments):
+        if value.role in {Role.PARAMETER, Role.STATE}:
+            key = (fold_name(value.name), value.shape, value.dtype, shardings[index])
+            groups.setdefault(key, []).append((index, value))
+    out = []
+    for members in groups.values():
+        index, value = members[0]
+        size = itemsize(value.dtype) * len(members)
+        local = shardings[index].local_shape(value.shape, plan.mesh)
+        priorities = said[value.name].priorities if value.name in said else ()
+        out.append(
+            ParameterGroup(
+                name=fold_names([member.name for _, member in members]),
+                members=tuple(member.name for _, member in members),
+                shape=value.shape,
+                dtype=value.dtype,
+                layout=TensorLayout(shardings[index], priorities),
+                follows=value.name not in said,
+                use=uses.get(index),
+                num_bytes=size * math.prod(value.shape),
+                local_bytes=size * math.prod(local),
+            )
+        )
+    return sorted(out, key=lambda group: (-group.num_bytes, group.name))
+
+
+def fold_name(name: str) -> str:
+    """Return ``name`` with ``*`` for each number in it."""
+    return re.sub(r"\d+", "*", name)
+
+
+def fold_names(names: Sequence[str]) -> str:
+    """Return one name for several that differ only in numbers, with ``*`` for those that do."""
+    pieces = [re.split(r"(\d+)", name) for name in names]
+    return "".join(
+        column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True)
+    )
+
+
+def _with_other(
+    group: ParameterGroup, plan: Plan, cluster: ClusterSpec, predict: Predict
+) -> ParameterGroup:
+    """Return ``group`` with the cost of the plan that lays only it out in the other way."""
+    layout, axis = TensorLayout(Sharding(((),) * len(group.shape))), ""
+    if not group.is_split:
+        stored = _stored(group.shape, plan.mesh)
+        if stored is None:
+            return group
+        layout, axis = stored
+    arguments = dict(plan.arguments) | dict.fromkeys(group.members, layout)
+    changed = replace(plan, arguments=tuple(arguments.items()), zero=())
+    try:
+        return replace(group, other=predict(changed, cluster), other_axis=axis)
+    except PaiError:  # a layout that cannot be partitioned is no choice
+        return group
+
+
+def _stored(shape: tuple[int, ...], mesh: Mesh) -> tuple[TensorLayout, str] | None:
+    """Return the layout that stores a tensor in shards over the largest axis that divides it."""
+    for axis, shards in sorted(mesh.axes, key=lambda item: -item[1]):
+        dims = [d for d, size in enumerate(shape) if size and size % shards == 0]
+        if shards > 1 and dims:
+            place = max(dims, key=lambda d: shape[d])
+            axes = tuple((AxisRef(axis),) if d == place else () for d in range(len(shape)))
+            priorities = tuple(1 if d == place else None for d in range(len(shape)))
+            return TensorLayout(Sharding(axes), priorities), axis
+    return None
+
+
+def _sensitivities(plan: Plan, cluster: ClusterSpec, predict: Predict) -> Iterator[Sensitivity]:
+    """Yield what twice as much of each thing gives, the largest gain first."""
+    crossed = {use.level for use in plan.predicted.collectives if use.seconds}
+    clusters = {"arithmetic twice as fast": scaled(cluster, flops=2),
+                "memory bandwidth twice as high": scaled(cluster, bandwidth=2)}  # fmt: skip
+    if LEVELS[0] in crossed or "" in crossed:
+        clusters["links inside a host twice as fast"] = scaled(cluster, inner=2)
+    if crossed - {LEVELS[0], ""}:
+        clusters["links between hosts twice as fast"] = scaled(cluster, outer=2)
+    found = [Sensitivity(name, predict(plan, c).time_s) for name, c in clusters.items()]
+    found.append(_more_memory(plan, cluster.memory_bytes))
+    yield from sorted(found, key=lambda item: (item.time_s, item.change))
+
+
+def _more_memory(plan: Plan, memory_bytes: int) -> Sensitivity:
+    """Return the fastest of the plan and the candidates that twice the memory would admit."""
+    admitted = [
+        other
+        for other in plan.alternatives
+        if other.time_s is not None
+        and other.memory_bytes is not None
+        and other.memory_bytes <= 2 * memory_bytes
+    ]
+    change = "memory twice as large"
+    best = min(admitted, key=lambda other: other.time_s or 0.0, default=None)
+    if best is None or best.time_s is None or best.time_s >= plan.predicted.time_s:
+        return Sensitivity(change, plan.predicted.time_s)
+    return Sensitivity(change, best.time_s, best.name)

@@ -1,0 +1,66 @@
+"""expand_zero: write what ``[zero]`` says into the layouts of parameters and optimizer state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pai.dialects.program import Role, Signature, Value
+from pai.passes.strategy.plan_data import Plan
+from pai.passes.strategy.plan_layout import TensorLayout
+from pai.runtime.mesh import AxisRef, Mesh, Sharding
+
+OPTIMIZER, PARAMETERS = 1, 3  # the ZeRO stages from which they are stored in shards
+
+
+def optimizer_state(signature: Signature) -> frozenset[str]:
+    """Return the names of state arguments that have the shape of a parameter."""
+    shapes = {value.shape for value in signature.arguments if value.role is Role.PARAMETER}
+    return frozenset(
+        value.name
+        for value in signature.arguments
+        if value.role is Role.STATE and value.shape in shapes
+    )
+
+
+def expand_zero(plan: Plan, signature: Signature) -> Plan:
+    """Return ``plan`` with a layout for each argument that ``[zero]`` stores in shards.
+
+    The largest dimension that the axis divides and nothing splits takes the axis, with priority 1,
+    so that it is gathered where it is used (S. Rajbhandari et al., "ZeRO", SC 2020). An argument
+    whose layout already uses the axis stays as it is, and so does one that the axis cannot divide.
+
+    Before: ``[zero] data = 3``. After, for ``w`` of 64x32: ``"w" = ["data p1", ""]``.
+    """
+    found = plan.layouts([value.name for value in signature.arguments])
+    state = optimizer_state(signature)
+    layouts = dict(plan.arguments)
+    for axis, stage in plan.zero:
+        for value in signature.arguments:
+            stored = stage >= PARAMETERS and value.role is Role.PARAMETER
+            if stored or (stage >= OPTIMIZER and value.name in state):
+                old = layouts.get(value.name, found.get(value.name))
+                new = _with_axis(value, old, axis, plan.mesh)
+                if new is not None:
+                    layouts[value.name] = new
+    names = [value.name for value in signature.arguments if value.name in layouts]
+    return replace(plan, arguments=tuple((name, layouts[name]) for name in names))
+
+
+def _with_axis(
+    value: Value, layout: TensorLayout | None, axis: str, mesh: Mesh
+) -> TensorLayout | None:
+    """Return ``layout`` with ``axis`` on its best free dimension; None when there is none."""
+    rank, shards = len(value.shape), mesh.size(axis)
+    dims: list[tuple[AxisRef, ...]] = list(layout.sharding.dims) if layout else [()] * rank
+    if shards == 1 or any(ref.name == axis for refs in dims for ref in refs):
+        return None
+    free = [d for d, size in enumerate(value.shape) if not dims[d] and size and size % shards == 0]
+    if not free:
+        return None
+    place = max(free, key=lambda d: (value.shape[d], -d))
+    dims[place] = (AxisRef(axis),)
+    priorities: list[int | None] = [None] * rank
+    if layout and layout.priorities:
+        priorities = list(layout.priorities)
+    priorities[place] = 1
+    return TensorLayout(Sharding(tuple(dims)), tuple(priorities))

@@ -1,0 +1,67 @@
+"""Costing variants of a plan: the same program with other layouts, or on another cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from pai.dialects.mlir import ir, parse, to_text
+from pai.dialects.program import Signature
+from pai.passes.partition import LocalModule, partition
+from pai.passes.strategy.annotate import annotate, main_function
+from pai.passes.strategy.cost import cost_local_module
+from pai.passes.strategy.insights import Insights, analyze
+from pai.passes.strategy.plan import Plan, Prediction
+from pai.passes.strategy.search import prediction_of
+from pai.passes.strategy.uses import parameter_uses
+from pai.runtime.mesh import Sharding
+from pai.runtime.topology import ClusterSpec
+
+
+def with_insights(
+    plan: Plan, module: ir.Module, signature: Signature, cluster: ClusterSpec
+) -> Plan:
+    """Return ``plan`` with what ``explain`` asks of the cost model when it is called.
+
+    Args:
+        plan: a costed plan.
+        module: the simplified global module; kept, and not changed.
+        signature: its arguments and results.
+        cluster: the devices.
+    """
+    return replace(plan, insights=partial(_insights, plan, _Recost(module, signature), cluster))
+
+
+def _insights(plan: Plan, recost: _Recost, cluster: ClusterSpec) -> Insights:
+    shardings = recost.argument_shardings(plan)
+    return analyze(plan, recost.signature, cluster, recost.predict, shardings,
+                   parameter_uses(main_function(recost.module).regions[0].blocks[0]))  # fmt: skip
+
+
+@dataclass
+class _Recost:
+    """The cost model for one program; the local module of the first plan is kept."""
+
+    module: ir.Module
+    signature: Signature
+    first: dict[Plan, LocalModule] = field(default_factory=dict)
+
+    def argument_shardings(self, plan: Plan) -> tuple[Sharding, ...]:
+        """Return how propagation lays out each argument."""
+        return self.local(plan).argument_shardings
+
+    def predict(self, plan: Plan, cluster: ClusterSpec) -> Prediction:
+        """Return the modelled time and memory of ``plan`` on ``cluster``."""
+        local = self.local(plan)
+        return prediction_of(cost_local_module(local.module, plan.mesh, cluster), self.signature)
+
+    def local(self, plan: Plan) -> LocalModule:
+        if plan not in self.first:
+            with self.module.context:
+                module = parse(to_text(self.module, locations=True), ctx=self.module.context)
+            annotate(module, plan)
+            local = partition(module, plan.mesh)
+            if self.first:
+                return local
+            self.first[plan] = local
+        return self.first[plan]
