@@ -136,7 +136,7 @@ def simulate(
     """Return the course of one step.
 
     Args:
-        schedule: what each stage does.
+        schedule: what each stage does; one that `Schedule.check` accepts.
         times: by virtual stage.
         update: seconds of the optimizer, by stage; none when left out.
         overlap_sends: whether a stage computes while it sends.
@@ -200,18 +200,21 @@ class _Run:
             ],
             Kind.WEIGHT: [t.weight for t in times],
         }
-        self.last_gradient = self._last_gradients()
+        self.first_forward: dict[int, Action] = {}
+        self.last_gradient: dict[int, Action] = {}
+        self._find_ends()
         self.gathered: list[tuple[float, float]] = [(0.0, 0.0)] * count  # first bucket, all
 
-    def _last_gradients(self) -> list[Action]:
-        """Return, by virtual stage, the action behind which its gradients are whole."""
-        kind = Kind.WEIGHT if self.schedule.splits_backward else Kind.BACKWARD
-        last: dict[int, Action] = {}
+    def _find_ends(self) -> None:
+        """Find, by virtual stage, what needs its parameters first and makes its gradients whole."""
+        last = Kind.WEIGHT if self.schedule.splits_backward else Kind.BACKWARD
         for stage, row in enumerate(self.schedule.rows):
             for action in row:
-                if action.kind is kind:
-                    last[self.schedule.virtual_stage(stage, action.chunk)] = action
-        return [last[virtual] for virtual in range(self.schedule.virtual_stages)]
+                virtual = self.schedule.virtual_stage(stage, action.chunk)
+                if action.kind is Kind.FORWARD:
+                    self.first_forward.setdefault(virtual, action)
+                elif action.kind is last:
+                    self.last_gradient[virtual] = action
 
     def execute(self) -> None:
         """Run all actions; a stage goes on until it lacks an input, its makers wake it."""
@@ -235,25 +238,20 @@ class _Run:
             virtual = self.schedule.virtual_stage(number, chunk)
             seconds, buckets = self.times[virtual].gather, self.buckets[virtual]
             start = stage.collecting
-            self.occupy(number, "collective", f"gather {virtual}", start, seconds)
+            self.collect(number, f"gather {virtual}", start, seconds)
             first = start + (seconds / buckets if buckets else seconds)
             self.gathered[virtual] = (first, stage.collecting)
             if not buckets:
                 stage.exposed += seconds
                 stage.free = stage.collecting
 
-    def occupy(self, number: int, stream: str, name: str, start: float, seconds: float) -> None:
-        """Book what a stream does besides compute."""
+    def collect(self, number: int, name: str, start: float, seconds: float) -> None:
+        """Book a collective."""
         stage = self.stages[number]
-        end = start + seconds
-        if stream == "collective":
-            stage.collecting, stage.collective = end, stage.collective + seconds
-        elif stream == "send":
-            stage.sending, stage.send = end, stage.send + seconds
-        else:
-            stage.receive += seconds
+        stage.collecting = start + seconds
+        stage.collective += seconds
         if self.events is not None and seconds > 0:
-            self.events.append(Event(number, stream, name, start, end))
+            self.events.append(Event(number, "collective", name, start, stage.collecting))
 
     def advance(self, number: int) -> None:
         """Run the actions of a stage until one lacks its input."""
@@ -275,7 +273,7 @@ class _Run:
                     free = arrival
             seconds = self.seconds[kind][virtual]
             start, end = free, free + seconds
-            if microbatch == 0 and kind is Kind.FORWARD and self.times[virtual].gather:
+            if self.times[virtual].gather and action == self.first_forward[virtual]:
                 start, end = self.after_gather(stage, virtual, free, seconds)
             stage.compute += seconds
             if self.events is not None:
@@ -305,7 +303,7 @@ class _Run:
         seconds, buckets = self.times[virtual].reduce, max(self.buckets[virtual], 1)
         begin = max(stage.collecting, start + (end - start) / buckets)
         done = max(begin + seconds, end + seconds / buckets)
-        self.occupy(number, "collective", f"reduce {virtual}", done - seconds, seconds)
+        self.collect(number, f"reduce {virtual}", done - seconds, seconds)
 
     def hand_on(self, number: int, action: Action, virtual: int, end: float) -> float:
         """Send an action's result to the next virtual stage; return when compute goes on."""
@@ -321,13 +319,19 @@ class _Run:
             return end
         stage = self.stages[number]
         start = max(end, stage.sending)
-        self.occupy(number, "send", f"{action} to {receiver}", start, seconds)
-        self.occupy(receiver, "receive", f"{action} from {number}", start, seconds)
-        self.inputs[kind][target][microbatch] = (start + seconds, end)
+        stage.sending = arrival = start + seconds
+        stage.send += seconds
+        self.stages[receiver].receive += seconds
+        if self.events is not None:
+            self.events.append(Event(number, "send", f"{action} to {receiver}", start, arrival))
+            self.events.append(
+                Event(receiver, "receive", f"{action} from {number}", start, arrival)
+            )
+        self.inputs[kind][target][microbatch] = (arrival, end)
         if self.overlap_sends:
             return end
-        stage.exposed += start + seconds - end
-        return start + seconds
+        stage.exposed += arrival - end
+        return arrival
 
     def finish(self, update: Sequence[float]) -> Simulation:
         """Reduce what has waited, update, and sum up."""
@@ -354,11 +358,11 @@ class _Run:
                     int(self.schedule.peak_activations(number)),
                 )
             )  # fmt: skip
-        bars = sorted(self.events or (), key=lambda event: (event.stage, event.start, event[1:]))
+        bars = sorted(self.events or (), key=lambda event: (event.stage, event.start, event.end))
         return Simulation(total, tuple(uses), tuple(bars))
 
     def reduce_behind(self, number: int, virtual: int) -> None:
         """Reduce a chunk's gradients when all compute of its stage is done."""
         stage = self.stages[number]
         start = max(stage.free, stage.collecting)
-        self.occupy(number, "collective", f"reduce {virtual}", start, self.times[virtual].reduce)
+        self.collect(number, f"reduce {virtual}", start, self.times[virtual].reduce)
