@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pai.passes.strategy.pipeline.schedules import (
     Action,
     Entry,
+    Kind,
     Schedule,
     in_flight,
     make_schedule,
