@@ -1,0 +1,106 @@
+"""Axis by axis: one mesh axis is solved with the others fixed, in several orders and sweeps.
+
+A program over one axis has a handful of states a node and is solved at its root in a fraction of a
+second; the joint program of all axes has their product. The slowest axis first is nearly always
+best; other orders are tried because none is always. While axes are missing the memory is taken to
+be as many times larger as they have devices.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pai.passes.strategy.intra.ilp import Coster, Limits, Program, Solved, evaluate
+from pai.passes.strategy.intra.problem import NONE, Problem, State
+
+SWEEPS = 3
+ORDERS = 2
+TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Descended:
+    """The best states.
+
+    Args:
+        states: per node.
+        objective: what they cost, in seconds.
+        timed_out: whether a time limit struck on the way.
+        bound: no states cost less; known for meshes of one axis.
+    """
+
+    states: list[State]
+    objective: float
+    timed_out: bool
+    bound: float | None = None
+
+
+def descend(problem: Problem, coster: Coster, limits: Limits, orders: int = ORDERS) -> Descended:
+    """Return the best states over several orders of the axes."""
+    empty: list[State] = [(NONE,) * len(coster.prices.sizes) for _ in problem.nodes]
+    best = Descended(empty, evaluate(coster, empty, problem.limit), False)
+    if not coster.prices.sizes:
+        return replace(best, bound=best.objective)
+    for order in _orders(coster, orders):
+        found = _one_order(problem, coster, limits, order)
+        if found.objective < best.objective * (1 - TINY) or best.states is empty:
+            best = found
+    return best
+
+
+def _one_order(
+    problem: Problem, coster: Coster, limits: Limits, order: tuple[int, ...]
+) -> Descended:
+    """Sweep over the axes in one order until nothing changes."""
+    sizes = coster.prices.sizes
+    states: list[State] = [(NONE,) * len(sizes) for _ in problem.nodes]
+    value, timed_out, bound = math.inf, False, None
+    for sweep in range(SWEEPS):
+        before = value
+        for place, axis in enumerate(order):
+            missing = math.prod(sizes[a] for a in order[place + 1 :]) if sweep == 0 else 1
+            solved = _one_axis(problem, coster, states, axis, problem.limit * missing, limits)
+            timed_out |= solved.timed_out
+            bound = solved.bound if len(order) == 1 else None
+            now = evaluate(coster, solved.states, problem.limit)
+            if sweep == 0 or now < value:
+                states, value = solved.states, now
+        if len(order) == 1 or value > before * (1 - TINY):
+            break
+    return Descended(states, value, timed_out, bound)
+
+
+def _orders(coster: Coster, most: int) -> list[tuple[int, ...]]:
+    """Return orders of the axes, the one of falling time of an all_reduce first."""
+    axes = range(len(coster.prices.sizes))
+    slow = sorted(axes, key=lambda a: -coster.prices.collective("all_reduce", 1 << 26, (a,)))
+    return list(itertools.islice(itertools.permutations(slow), most))
+
+
+def _one_axis(
+    problem: Problem,
+    coster: Coster,
+    states: Sequence[State],
+    axis: int,
+    limit: float,
+    limits: Limits,
+) -> Solved:
+    sizes = coster.prices.sizes
+    domains = []
+    for node, state in zip(problem.nodes, states, strict=True):
+        choices = [NONE, *(f for f in range(len(node.sizes)) if f not in node.fixed)]
+        options = [(*state[:axis], f, *state[axis + 1 :]) for f in choices]
+        domains.append([option for option in options if node.allows(option, sizes)])
+    return Program(problem, coster, domains, limit).solve(limits, states)
+
+
+def joint(
+    problem: Problem, coster: Coster, start: Sequence[State], limits: Limits
+) -> Solved:
+    """Solve for all axes at once, from given states."""
+    sizes = coster.prices.sizes
+    domains = [list(node.states(sizes)) for node in problem.nodes]
+    return Program(problem, coster, domains, problem.limit).solve(limits, start)

@@ -1,0 +1,376 @@
+"""The integer program of the intra-operator search, solved with HiGHS.
+
+Given nodes n with states s, edges e whose ends project a state to a spec of e's tensor, and points
+in time t:
+
+    x[n,s] in {0,1}      node n is in state s                     sum over s of x[n,s] = 1
+    z[e,p,q] >= 0        e's tensor goes from spec p to spec q
+        sum over q of z[e,p,q] = sum of x[source,s], s projected to p     for each p
+        sum over p of z[e,p,q] = sum of x[target,s], s projected to q     for each q
+    w[g,p,q] >= z[e,p,q] edges e of group g read the same tensor and share what they move
+    h[k] >= 0            hidden collectives of part k of the step that outlast what hides them
+        h[k] >= sum of hidden c·w in k - overlap · sum of compute in k
+    m[t] >= 0            bytes over the limit
+        sum of bytes[n,s,t]·x[n,s] - m[t] <= limit
+
+    minimize  sum of compute[n,s]·x + sum of exposed c·w + sum of h + contention · hidden c·w
+              + penalty · sum of m
+
+Edges are given by marginals over the specs that their ends can reach, not by pairs of states, so
+that the relaxation is nearly always integral. Edges whose ends leave one spec are linear in x.
+States may be restricted (``domains``): axis by axis all other axes are fixed (``descent.py``).
+HiGHS runs on one thread with a fixed seed; a limit of nodes, not of seconds, is what stops it
+unless the time limit strikes, and then the result says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import highspy
+import numpy as np
+
+from pai.passes.strategy.intra.prices import Prices
+from pai.passes.strategy.intra.problem import NONE, Edge, Problem, Spec, State, steps
+from pai.runtime.errors import PassFailure
+
+OVERLAP = 0.8
+"""Part of a pass's compute behind which collectives may hide: kernels that use all processors
+leave the copy engines and the network free, but not at its ends."""
+CONTENTION = 0.05
+"""What a hidden collective still costs: processors and bandwidth that it takes from kernels."""
+PENALTY_S_PER_BYTE = 1e-8
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the solver may work.
+
+    Args:
+        seconds: wall time; results that met it depend on the machine.
+        nodes: nodes of branch and bound.
+        gap: relative gap at which it stops.
+    """
+
+    seconds: float = 10.0
+    nodes: int = 200
+    gap: float = 1e-4
+
+
+@dataclass
+class Solved:
+    """The states found.
+
+    Args:
+        states: per node.
+        objective: of the program.
+        bound: no states cost less.
+        timed_out: whether the time limit struck.
+    """
+
+    states: list[State]
+    objective: float
+    bound: float
+    timed_out: bool
+
+
+class Coster:
+    """Seconds of states and of edges, each computed once."""
+
+    def __init__(self, problem: Problem, prices: Prices) -> None:
+        self.problem = problem
+        self.prices = prices
+        self._nodes: list[dict[State, float]] = [{} for _ in problem.nodes]
+        self._edges: dict[tuple[tuple[int, ...], int, Spec, Spec], float] = {}
+
+    def node(self, number: int, state: State) -> float:
+        """Return the compute of a node."""
+        known = self._nodes[number]
+        if state not in known:
+            known[state] = self.problem.nodes[number].seconds(state, self.prices)
+        return known[state]
+
+    def edge(self, edge: Edge, source: Spec, target: Spec) -> float:
+        """Return the collectives of one tensor."""
+        if source == target:
+            return 0.0
+        key = (edge.shape, edge.itemsize, source, target)
+        if key not in self._edges:
+            moves = steps(edge, source, target, self.prices.sizes)
+            self._edges[key] = sum(
+                self.prices.collective(s.kind, s.num_bytes, s.axes) for s in moves
+            )
+        return self._edges[key]
+
+
+def phase_of(problem: Problem, number: int) -> dict[str, float]:
+    """Return the share of a node's work in each part of the step."""
+    node = problem.nodes[number]
+    parts: dict[str, float] = defaultdict(float)
+    for product in node.products:
+        parts[product.phase] += product.count * math.prod(
+            node.sizes[f] for f in (*product.rows, *product.columns, *product.sums, *product.batch)
+        ) / 100.0  # fmt: skip
+    for traffic in node.traffic:
+        parts[traffic.phase] += traffic.count * traffic.num_bytes
+    total = sum(parts.values())
+    return {phase: part / total for phase, part in parts.items()} if total else {}
+
+
+@dataclass
+class _Columns:
+    cost: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    integer: list[int] = field(default_factory=list)
+
+    def add(self, cost: float, upper: float = math.inf, *, integer: bool = False) -> int:
+        self.cost.append(cost)
+        self.upper.append(upper)
+        self.integer.append(int(integer))
+        return len(self.cost) - 1
+
+
+@dataclass
+class _Rows:
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+
+    def add(self, lower: float, upper: float, terms: Sequence[tuple[int, float]]) -> None:
+        self.lower.append(lower)
+        self.upper.append(upper)
+        self.starts.append(len(self.index))
+        self.index += [column for column, _ in terms]
+        self.value += [factor for _, factor in terms]
+
+
+class Program:
+    """The integer program over some of the states of each node."""
+
+    def __init__(
+        self, problem: Problem, coster: Coster, domains: Sequence[Sequence[State]], limit: float
+    ) -> None:
+        self.problem = problem
+        self.coster = coster
+        self.domains = domains
+        self.columns = _Columns()
+        self.rows = _Rows()
+        self.hidden: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.x: list[int] = []
+        self._nodes()
+        self._edges()
+        self._overlap()
+        self._memory(limit)
+
+    def _nodes(self) -> None:
+        for number, states in enumerate(self.domains):
+            first = len(self.columns.cost)
+            self.x.append(first)
+            phases = phase_of(self.problem, number)
+            for state in states:
+                seconds = self.coster.node(number, state)
+                column = self.columns.add(seconds, 1.0, integer=len(states) > 1)
+                for phase, share in phases.items():
+                    if seconds:
+                        self.hidden[phase].append((column, -OVERLAP * seconds * share))
+            self.rows.add(1, 1, [(first + i, 1.0) for i in range(len(states))])
+
+    def _edges(self) -> None:
+        groups: dict[int, list[Edge]] = defaultdict(list)
+        for number, edge in enumerate(self.problem.edges):
+            groups[edge.group if edge.group >= 0 else -1 - number].append(edge)
+        for edges in groups.values():
+            self._group(edges)
+
+    def _group(self, edges: list[Edge]) -> None:
+        """Enter edges that share what they move: the dearest use of each move counts."""
+        uses: dict[tuple[Spec, Spec, float, bool], list[list[tuple[int, float]]]] = {}
+        for edge in edges:
+            for (p, q), terms in self._moves(edge).items():
+                seconds = edge.count * self.coster.edge(edge, p, q)
+                if seconds > 0:
+                    uses.setdefault((p, q, seconds, edge.hidden), []).append(terms)
+        phase = edges[0].phase
+        for (_, _, seconds, hidden), found in uses.items():
+            if len(found) == 1:
+                terms = found[0]
+            else:
+                column = self.columns.add(0.0)
+                for use in found:
+                    self.rows.add(0, math.inf, [(column, 1.0), *((c, -f) for c, f in use)])
+                terms = [(column, 1.0)]
+            for column, factor in terms:
+                self.columns.cost[column] += factor * seconds * (CONTENTION if hidden else 1.0)
+                if hidden:
+                    self.hidden[phase].append((column, factor * seconds))
+
+    def _moves(self, edge: Edge) -> dict[tuple[Spec, Spec], list[tuple[int, float]]]:
+        """Return per pair of specs the columns that say whether an edge goes so."""
+        sources: dict[Spec, list[int]] = defaultdict(list)
+        targets: dict[Spec, list[int]] = defaultdict(list)
+        for i, state in enumerate(self.domains[edge.source]):
+            sources[edge.source_spec(state)].append(self.x[edge.source] + i)
+        for i, state in enumerate(self.domains[edge.target]):
+            targets[edge.target_spec(state)].append(self.x[edge.target] + i)
+        if edge.source == edge.target:
+            both: dict[tuple[Spec, Spec], list[tuple[int, float]]] = defaultdict(list)
+            for i, state in enumerate(self.domains[edge.source]):
+                key = (edge.source_spec(state), edge.target_spec(state))
+                both[key].append((self.x[edge.source] + i, 1.0))
+            return both
+        if len(sources) == 1:
+            (p,) = sources
+            return {(p, q): [(c, 1.0) for c in columns] for q, columns in targets.items()}
+        if len(targets) == 1:
+            (q,) = targets
+            return {(p, q): [(c, 1.0) for c in columns] for p, columns in sources.items()}
+        if all(self.coster.edge(edge, p, q) == 0 for p in sources for q in targets):
+            return {}
+        z = {(p, q): self.columns.add(0.0, 1.0) for p in sources for q in targets}
+        for p, columns in sources.items():
+            terms = [(z[p, q], 1.0) for q in targets]
+            self.rows.add(0, 0, [*terms, *((c, -1.0) for c in columns)])
+        for q, columns in targets.items():
+            terms = [(z[p, q], 1.0) for p in sources]
+            self.rows.add(0, 0, [*terms, *((c, -1.0) for c in columns)])
+        return {pair: [(column, 1.0)] for pair, column in z.items()}
+
+    def _overlap(self) -> None:
+        for terms in self.hidden.values():
+            if any(factor > 0 for _, factor in terms):
+                outlasts = self.columns.add(1.0)
+                self.rows.add(0, math.inf, [(outlasts, 1.0), *_summed(terms, -1.0)])
+
+    def _memory(self, limit: float) -> None:
+        if math.isinf(limit):
+            return
+        axes = self.coster.prices.sizes
+        for held in self.problem.memory.values():
+            total: dict[int, float] = defaultdict(float)
+            for item in held:
+                node = self.problem.nodes[item.node]
+                for i, state in enumerate(self.domains[item.node]):
+                    total[self.x[item.node] + i] += item.bytes(node, state, axes) / 1e6
+            over = self.columns.add(PENALTY_S_PER_BYTE * 1e6)
+            terms = [(over, -1.0), *total.items()]
+            self.rows.add(-math.inf, (limit - self.problem.fixed_bytes) / 1e6, terms)
+
+    def solve(self, limits: Limits, start: Sequence[State] | None = None) -> Solved:
+        """Return the best states found.
+
+        Raises:
+            PassFailure: when the solver finds none.
+        """
+        model = highspy.Highs()
+        for name, value in (
+            ("output_flag", False), ("log_to_console", False),
+            ("threads", 1), ("random_seed", 0), ("time_limit", limits.seconds),
+            ("mip_max_nodes", limits.nodes), ("mip_rel_gap", limits.gap),
+        ):  # fmt: skip
+            model.setOptionValue(name, value)
+        scale = 1e3  # milliseconds: the solver's tolerances are absolute
+        model.passModel(_lp(self.columns, self.rows, scale))
+        if start is not None:
+            model.setSolution(self._start(start))
+        model.run()
+        solution = np.array(model.getSolution().col_value)
+        info = model.getInfo()
+        status = model.getModelStatus()
+        if len(solution) != len(self.columns.cost) or not np.isfinite(info.objective_function_value):
+            raise PassFailure(f"the solver found no assignment ({status})")
+        states = [
+            domain[int(np.argmax(solution[first : first + len(domain)]))]
+            for first, domain in zip(self.x, self.domains, strict=True)
+        ]
+        bound = info.mip_dual_bound if any(self.columns.integer) else info.objective_function_value
+        timed_out = status == highspy.HighsModelStatus.kTimeLimit
+        return Solved(states, info.objective_function_value / scale, bound / scale, timed_out)
+
+    def _start(self, states: Sequence[State]) -> highspy.HighsSolution:
+        """Return a partial start: the states."""
+        solution = highspy.HighsSolution()
+        values = np.zeros(len(self.columns.cost))
+        for first, domain, state in zip(self.x, self.domains, states, strict=True):
+            if state in domain:
+                values[first + list(domain).index(state)] = 1.0
+        solution.col_value = values.tolist()
+        return solution
+
+
+def _summed(terms: list[tuple[int, float]], sign: float) -> list[tuple[int, float]]:
+    total: dict[int, float] = defaultdict(float)
+    for column, factor in terms:
+        total[column] += sign * factor
+    return list(total.items())
+
+
+def _lp(columns: _Columns, rows: _Rows, scale: float) -> highspy.HighsLp:
+    lp = highspy.HighsLp()
+    lp.num_col_, lp.num_row_ = len(columns.cost), len(rows.lower)
+    lp.col_cost_ = np.array(columns.cost) * scale
+    lp.col_lower_ = np.zeros(len(columns.cost))
+    lp.col_upper_ = np.array(columns.upper)
+    lp.row_lower_, lp.row_upper_ = np.array(rows.lower), np.array(rows.upper)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.array([*rows.starts, len(rows.index)], np.int32)
+    lp.a_matrix_.index_ = np.array(rows.index, np.int32)
+    lp.a_matrix_.value_ = np.array(rows.value)
+    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+    lp.integrality_ = [kinds[i] for i in columns.integer]
+    return lp
+
+
+def evaluate(coster: Coster, states: Sequence[State], limit: float) -> float:
+    """Return the objective of given states, exactly as the program charges them."""
+    problem = coster.problem
+    compute: dict[str, float] = defaultdict(float)
+    total = 0.0
+    for number, state in enumerate(states):
+        seconds = coster.node(number, state)
+        total += seconds
+        for phase, share in phase_of(problem, number).items():
+            compute[phase] += seconds * share
+    hidden: dict[str, float] = defaultdict(float)
+    for edge, seconds in charged(coster, states):
+        if edge.hidden:
+            hidden[edge.phase] += seconds
+        else:
+            total += seconds
+    for phase, seconds in hidden.items():
+        total += max(0.0, seconds - OVERLAP * compute[phase]) + CONTENTION * seconds
+    if not math.isinf(limit):
+        for used in memory_bytes(coster, states).values():
+            total += PENALTY_S_PER_BYTE * max(0.0, used - limit)
+    return total
+
+
+def charged(coster: Coster, states: Sequence[State]) -> list[tuple[Edge, float]]:
+    """Return the edges that move something, with seconds; what a group shares is listed once."""
+    out: list[tuple[Edge, float]] = []
+    seen: set[tuple[int, Spec, Spec, float, bool]] = set()
+    for edge in coster.problem.edges:
+        p, q = edge.source_spec(states[edge.source]), edge.target_spec(states[edge.target])
+        seconds = edge.count * coster.edge(edge, p, q)
+        key = (edge.group, p, q, seconds, edge.hidden)
+        if seconds > 0 and (edge.group < 0 or key not in seen):
+            seen.add(key)
+            out.append((edge, seconds))
+    return out
+
+
+def memory_bytes(coster: Coster, states: Sequence[State]) -> dict[str, float]:
+    """Return the bytes of one device at each point."""
+    problem, axes = coster.problem, coster.prices.sizes
+    return {
+        point: problem.fixed_bytes
+        + sum(item.bytes(problem.nodes[item.node], states[item.node], axes) for item in held)
+        for point, held in problem.memory.items()
+    }
+
+
+__all__ = ["NONE", "Coster", "Limits", "Program", "Solved", "charged", "evaluate", "memory_bytes"]

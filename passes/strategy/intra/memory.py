@@ -1,0 +1,133 @@
+"""What is in memory at the points of a step where most is: after the forward pass and at its end.
+
+Between the two, what the forward pass saved shrinks while gradients grow. Saved are the values that
+the backward pass reads, in the form it takes least to recompute them from: element-wise operations
+of one large operand are done again from that operand, as fused kernels do, and attention scores
+from queries and keys (Korthikanti et al., "Reducing Activation Recomputation", 2022, counts alike).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from pai.passes.partition.fold_graph import RESULT_BITS
+from pai.passes.strategy.intra.graph import Phase
+from pai.passes.strategy.intra.lower import Lowered
+from pai.passes.strategy.intra.problem import Held
+from pai.passes.strategy.intra.rules import MOVING
+
+SMALL = 8
+"""An operand this many times smaller than another does not count when values are recomputed."""
+_KEEPS = MOVING | {"stablehlo.convert"}
+
+
+def add_memory(lowered: Lowered, limit: float) -> None:
+    """Enter the points of memory into the problem.
+
+    Args:
+        lowered: the problem without memory.
+        limit: bytes of one device.
+    """
+    problem = lowered.problem
+    problem.limit = limit
+    stored = argument_bytes(lowered)
+    kept = [held for _, held in saved(lowered)]
+    problem.memory["after the forward pass"] = [*stored, *kept]
+    gradients = gradient_bytes(lowered)
+    if gradients:
+        problem.memory["before the update"] = [*stored, *gradients]
+
+
+def held(lowered: Lowered, value: int, count: int) -> Held:
+    """Return the bytes of ``count`` values like this one."""
+    tensor = lowered.merged.tensors[value]
+    factors = tuple(f for f in lowered.value_factors(value) if f >= 0)
+    return Held(lowered.node_of(value), float(tensor.num_bytes * count), factors)
+
+
+def argument_bytes(lowered: Lowered) -> list[Held]:
+    """Return the bytes of arguments."""
+    folded = lowered.merged.folded
+    out = []
+    for number, members in enumerate(folded.members):
+        if members[0] < folded.graph.flow.arguments:
+            out.append(held(lowered, number << RESULT_BITS, len(members)))
+    return out
+
+
+def gradient_bytes(lowered: Lowered) -> list[Held]:
+    """Return the bytes of gradients by weights, as the update takes them."""
+    out = []
+    for link in lowered.merged.links:
+        if link.result >= 0 and lowered.phase(link.reader) is Phase.WEIGHT:
+            out.append(held(lowered, link.target.value, link.count))
+    return out
+
+
+def saved(lowered: Lowered) -> list[tuple[int, Held]]:
+    """Return what the forward pass saves for the backward pass, as (value, bytes)."""
+    merged, folded = lowered.merged, lowered.merged.folded
+    needed: set[int] = set()
+    for number in range(len(folded.members)):
+        node = folded.representative(number)
+        if folded.graph.phase[node] is Phase.FORWARD or merged.light[number]:
+            continue
+        direct = number not in merged.merging
+        for counter in folded.operands[number]:
+            for value in counter:
+                base, _ = merged.base(value)
+                if _is_activation(lowered, base):
+                    needed.add(_root(lowered, base, whole=not direct))
+    return [
+        (value, held(lowered, value, len(folded.members[value >> RESULT_BITS])))
+        for value in sorted(needed)
+        if merged.group(value) not in lowered.scores and merged.group(value) in lowered.clusters
+    ]
+
+
+def _is_activation(lowered: Lowered, value: int) -> bool:
+    folded, merged = lowered.merged.folded, lowered.merged
+    node = folded.representative(value >> RESULT_BITS)
+    return (
+        folded.graph.phase[node] is Phase.FORWARD
+        and not merged.light[value >> RESULT_BITS]
+        and not folded.graph.stored[node]
+    )
+
+
+def _root(lowered: Lowered, value: int, *, whole: bool) -> int:
+    """Return what to save to have a value again.
+
+    Args:
+        lowered: the problem.
+        value: what is read.
+        whole: whether arithmetic may be done again, and not only movements.
+    """
+    merged, folded = lowered.merged, lowered.merged.folded
+    while True:
+        number = value >> RESULT_BITS
+        name = lowered.name(number)
+        allowed = name in _KEEPS or (whole and number in merged.merging)
+        if not allowed or name == "stablehlo.reduce":
+            return value
+        operands: Counter[int] = Counter()
+        for counter in folded.operands[number]:
+            operands.update(merged.base(v)[0] for v in counter)
+        sizes = {v: merged.tensors[v].num_bytes for v in operands if _is_activation(lowered, v)}
+        largest = max(sizes.values(), default=0)
+        big = [v for v, size in sizes.items() if size * SMALL > largest]
+        if len(big) != 1 or largest > 2 * merged.tensors[value].num_bytes:
+            return value
+        value = big[0]
+
+
+def layer_inputs(lowered: Lowered) -> list[tuple[int, Held]]:
+    """Return what full recomputation saves: what layers hand to each other in the forward pass."""
+    folded = lowered.merged.folded
+    crossing: dict[int, int] = defaultdict(int)
+    for value, what in saved(lowered):
+        if not folded.layered[value >> RESULT_BITS]:
+            crossing[value] = 1
+            continue
+        del what
+    return [(value, held(lowered, value, 1)) for value in crossing]

@@ -1,0 +1,234 @@
+"""solve_intra: the layouts of a program on a mesh that take the least modelled time and fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pai.dialects.mlir import ir
+from pai.dialects.program import Role, Signature
+from pai.passes.strategy.annotate import annotate, main_function
+from pai.passes.strategy.intra.descent import descend, joint
+from pai.passes.strategy.intra.fold import fold_graph
+from pai.passes.strategy.intra.graph import read_module
+from pai.passes.strategy.intra.ilp import (
+    Coster,
+    Limits,
+    charged,
+    evaluate,
+    memory_bytes,
+)
+from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain
+from pai.passes.strategy.intra.lower import Lowered, lower
+from pai.passes.strategy.intra.memory import add_memory
+from pai.passes.strategy.intra.merge import merge
+from pai.passes.strategy.intra.prices import Prices
+from pai.passes.strategy.intra.problem import State, steps
+from pai.passes.strategy.plan import Plan, TensorLayout
+from pai.runtime.errors import InfeasiblePlan
+from pai.runtime.mesh import Mesh, Sharding
+from pai.runtime.topology import ClusterSpec
+
+
+@dataclass(frozen=True)
+class IntraOptions:
+    """How the search works.
+
+    Args:
+        fold: search one of the layers that repeat.
+        orders: orders of the axes to try.
+        refine_s: seconds for the joint program of all axes after them; 0 leaves it out, and then
+            no gap is known for meshes of several axes.
+        limits: of each program over one axis.
+        must_fit: raise when nothing fits the memory, instead of returning what exceeds it least.
+    """
+
+    fold: bool = True
+    orders: int = 2
+    refine_s: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+    must_fit: bool = True
+
+
+@dataclass(frozen=True)
+class IntraCollective:
+    """Collectives of one kind over some mesh axes.
+
+    Args:
+        kind: all_reduce, all_gather, reduce_scatter, all_to_all.
+        axes: mesh axes.
+        count: how many of a step, all layers counted.
+        num_bytes: of the larger side of one device's tensors, summed.
+        seconds: modelled time, summed, before any is hidden.
+        hidden: whether compute may hide them.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    num_bytes: int
+    seconds: float
+    hidden: bool
+
+
+@dataclass(frozen=True)
+class IntraSolution:
+    """What the search found.
+
+    Args:
+        mesh: the mesh.
+        arguments: (name, layout) of every argument, in order.
+        constraints: layouts of values inside, where propagation alone would not get there.
+        time_s: modelled seconds of a step.
+        compute_s: the kernels' part.
+        memory_bytes: most bytes of one device.
+        memory: bytes by point of the step.
+        collectives: what moves.
+        gap: how far ``time_s`` is above the proven bound at most, relative; None when no bound of
+            the joint program is known.
+        timed_out: whether a time limit struck; then the result may differ from run to run.
+        states: the solver's own form, per node.
+        lowered: the solver's problem.
+    """
+
+    mesh: Mesh
+    arguments: tuple[tuple[str, TensorLayout], ...]
+    constraints: tuple[Constraint, ...]
+    time_s: float
+    compute_s: float
+    memory_bytes: int
+    memory: tuple[tuple[str, int], ...]
+    collectives: tuple[IntraCollective, ...]
+    gap: float | None
+    timed_out: bool
+    states: tuple[State, ...] = field(repr=False, default=())
+    lowered: Lowered | None = field(repr=False, compare=False, default=None)
+
+
+def solve_intra(
+    module: ir.Module,
+    signature: Signature,
+    mesh: Mesh,
+    cluster: ClusterSpec,
+    memory_limit_bytes: float = math.inf,
+    options: IntraOptions = IntraOptions(),
+) -> IntraSolution:
+    """Return layouts of a program on a mesh.
+
+    Args:
+        module: simplified; not changed.
+        signature: its arguments and results; results that update arguments tell a training step.
+        mesh: its axes; positions are device numbers of the cluster.
+        cluster: devices and links.
+        memory_limit_bytes: what one device may hold.
+        options: how to search.
+
+    Raises:
+        InfeasiblePlan: when nothing fits the memory, unless ``options.must_fit`` is not set.
+    """
+    lowered = read_problem(module, signature, memory_limit_bytes, fold=options.fold)
+    return solve_problem(lowered, signature, mesh, cluster, options)
+
+
+def read_problem(
+    module: ir.Module, signature: Signature, memory_limit_bytes: float, *, fold: bool = True
+) -> Lowered:
+    """Return the problem of a module; it can be solved for many meshes.
+
+    Args:
+        module: simplified; not changed, and to be kept while the problem is in use.
+        signature: its arguments and results.
+        memory_limit_bytes: what one device may hold.
+        fold: search one of the layers that repeat.
+    """
+    graph = read_module(main_function(module).operation, signature)
+    lowered = lower(merge(fold_graph(graph, fold=fold)))
+    add_memory(lowered, memory_limit_bytes)
+    return lowered
+
+
+def solve_problem(
+    lowered: Lowered,
+    signature: Signature,
+    mesh: Mesh,
+    cluster: ClusterSpec,
+    options: IntraOptions = IntraOptions(),
+) -> IntraSolution:
+    """Return layouts of the program of ``read_problem`` on a mesh; see ``solve_intra``."""
+    problem = lowered.problem
+    coster = Coster(problem, Prices(mesh, cluster))
+    found = descend(problem, coster, options.limits, options.orders)
+    states, objective, timed_out = found.states, found.objective, found.timed_out
+    bound = found.bound
+    if options.refine_s and len(mesh.axes) > 1:
+        limits = Limits(options.refine_s, options.limits.nodes, options.limits.gap)
+        better = joint(problem, coster, states, limits)
+        timed_out |= better.timed_out
+        bound = better.bound
+        value = evaluate(coster, better.states, problem.limit)
+        if value < objective:
+            states, objective = better.states, value
+    memory = memory_bytes(coster, states)
+    used = max(memory.values(), default=problem.fixed_bytes)
+    if options.must_fit and used > problem.limit * (1 + 1e-6):
+        raise _infeasible(memory, problem.limit, mesh)
+    layouts = Layouts(lowered, states, mesh)
+    shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
+    return IntraSolution(
+        mesh=mesh,
+        arguments=tuple(
+            (value.name, _layout(value.role, sharding))
+            for value, sharding in zip(signature.arguments, shardings, strict=True)
+        ),
+        constraints=layouts.constraints(),
+        time_s=objective,
+        compute_s=sum(coster.node(n, state) for n, state in enumerate(states)),
+        memory_bytes=int(used),
+        memory=tuple((point, int(size)) for point, size in memory.items()),
+        collectives=_collectives(coster, states, mesh),
+        gap=None if bound is None else max(0.0, (objective - bound) / max(objective, 1e-12)),
+        timed_out=timed_out,
+        states=tuple(states),
+        lowered=lowered,
+    )
+
+
+def apply_solution(module: ir.Module, solution: IntraSolution) -> None:
+    """Write a solution's mesh, layouts and constraints into its simplified module, in place."""
+    annotate(module, Plan(solution.mesh, solution.arguments))
+    if solution.mesh.num_devices > 1:
+        constrain(module, solution.constraints, solution.mesh)
+
+
+def _layout(role: Role, sharding: Sharding) -> TensorLayout:
+    """Return an argument's layout; inputs spread before what is stored."""
+    priority = 0 if role is Role.INPUT else 1
+    return TensorLayout(sharding, (priority,) * len(sharding.dims))
+
+
+def _collectives(
+    coster: Coster, states: list[State], mesh: Mesh
+) -> tuple[IntraCollective, ...]:
+    total: dict[tuple[str, tuple[int, ...], bool], list[float]] = {}
+    for edge, _ in charged(coster, states):
+        p, q = edge.source_spec(states[edge.source]), edge.target_spec(states[edge.target])
+        for step in steps(edge, p, q, coster.prices.sizes):
+            entry = total.setdefault((step.kind, step.axes, edge.hidden), [0, 0, 0])
+            seconds = coster.prices.collective(step.kind, step.num_bytes, step.axes)
+            for i, amount in enumerate((1, step.num_bytes, seconds)):
+                entry[i] += edge.count * amount
+    return tuple(
+        IntraCollective(
+            kind, tuple(mesh.axes[a][0] for a in axes), int(count), int(size), seconds, hidden
+        )
+        for (kind, axes, hidden), (count, size, seconds) in sorted(total.items())
+    )
+
+
+def _infeasible(memory: dict[str, float], limit: float, mesh: Mesh) -> InfeasiblePlan:
+    point = max(memory, key=lambda p: memory[p])
+    return InfeasiblePlan(
+        f"no layout on the mesh {mesh} fits: {memory[point] / 1e9:.1f} GB {point}, of "
+        f"{limit / 1e9:.1f} GB a device",
+        hint="use more devices, more microbatches or recomputation",
+    )
