@@ -6,16 +6,16 @@ costs other choices. The same plan gives the same text.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
+from pai.passes.strategy.console_text import render
 from pai.passes.strategy.explain_parameters import layout_text, other_text, split_text
 from pai.passes.strategy.plan_layout import layout_to_texts
 from pai.passes.strategy.units import bytes_text, percent_text, seconds_text, signed
@@ -70,32 +70,21 @@ def explain(
         color: whether to write terminal colour codes.
         top: how many alternatives to list, and twice as many layouts.
     """
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        no_color=not color,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
     insights = plan.insights() if plan.insights is not None else None
-    for line in _head(plan):
-        console.print(line)
+    parts: list[RenderableType] = [*headline(plan)]
     layouts = _layouts(plan, 2 * top) if signature is None else _largest(plan, signature, 2 * top)
     tables = [_times(plan.predicted), _memory(plan), _collectives(plan.predicted)]
     tables += [_parameters(plan, insights), _gains(plan, insights)] if insights else [layouts]
     for table in (*tables, _alternatives(plan, top)):
         if table.row_count:
-            console.print(f"\n{table.title}")
+            parts.append(f"\n{table.title}")
             table.title = None
-            console.print(Padding(table, (0, 0, 0, 2)))
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+            parts.append(Padding(table, (0, 0, 0, 2)))
+    return render(parts, width=width, color=color)
 
 
-def _head(plan: Plan) -> list[str]:
+def headline(plan: Plan) -> list[str]:
+    """Return the lines that say which plan it is, what it costs, and what bounds it."""
     mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.axes) or "one device"
     lines = [f"plan: {plan.strategy} ({mesh}) on {plan.cluster or 'an unnamed cluster'}"]
     pipeline = plan.pipeline

@@ -91,12 +91,12 @@ def _pipeline(plan: Plan) -> dict[str, Any]:
 
 
 def _figures(plan: Plan) -> dict[str, Any]:
-    data = prediction_to_dict(plan.predicted)
+    data: dict[str, Any] = {"time_s": 0.0, "memory_bytes": plan.predicted.memory_bytes}
+    data |= prediction_to_dict(plan.predicted)
     for use in data.pop("collectives", []):
         name = f"{use['kind']} of {use['group_size']} over {use.get('level') or 'links'}"
         for key in ("count", "bytes_per_device", "seconds"):
             data[f"{name}: {key}"] = data.get(f"{name}: {key}", 0) + use[key]
-    data["memory_bytes"] = plan.predicted.memory_bytes
     return data
 
 
