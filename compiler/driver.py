@@ -22,7 +22,8 @@ from pai.passes.fuse import FusionReport, fuse
 from pai.passes.partition import LocalModule, partition
 from pai.passes.pipelines import STAGES as PIPELINES
 from pai.passes.schedule import ProgramCode, schedule
-from pai.passes.strategy import annotate, choose_plan, load_plan
+from pai.passes.strategy import annotate, load_plan
+from pai.passes.strategy.inference import Goal, choose_for, require_latency
 from pai.passes.strategy.plan import Plan, plan_to_toml
 from pai.passes.strategy.plan_check import require_runnable
 from pai.passes.strategy.recost import with_insights
@@ -149,11 +150,13 @@ def _simplify(state: Compilation) -> Compilation:
 
 
 def _strategy(state: Compilation) -> Compilation:
-    program, plan_file = state.program, state.options.plan
-    if plan_file is None:
-        plan = choose_plan(program.module, program.signature, state.cluster)
+    program, options = state.program, state.options
+    goal = Goal(options.objective, options.max_latency_s)
+    if options.plan is None:
+        plan = choose_for(goal, program.module, program.signature, state.cluster)
     else:
-        plan = load_plan(plan_file, program.module, program.signature, state.cluster)
+        plan = load_plan(options.plan, program.module, program.signature, state.cluster)
+        require_latency(plan, goal.max_latency_s)
     plan = with_insights(plan, program.module, program.signature, state.cluster)
     return replace(state, _plan=plan)
 

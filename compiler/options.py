@@ -20,6 +20,9 @@ class CompileOptions:
         target: what kernels are made for: ``cpu`` or ``cpu:<level>``.
         shapes: bindings of open dimensions: ``batch=8,seq=128`` or ``INPUT:1,3,48,320``.
         plan: a plan file to use instead of the search.
+        objective: what a plan is chosen for: ``latency``, ``throughput`` or ``devices``
+            (``passes/strategy/inference.py``).
+        max_latency_s: most seconds that one run may take; None is any.
         strict: make it an error when the partitioner would replicate an operand for want of a rule.
         stop_after: name of the last stage to run.
         dump_dir: folder for the IR after every stage.
@@ -32,6 +35,8 @@ class CompileOptions:
     target: str = "cpu"
     shapes: tuple[str, ...] = ()
     plan: Path | None = None
+    objective: str = "latency"
+    max_latency_s: float | None = None
     strict: bool = False
     stop_after: str = STAGES[-1]
     dump_dir: Path | None = None

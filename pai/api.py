@@ -56,7 +56,10 @@ def lower(model: Model, *, stop_after: str = "simplify", **options: Any) -> Prog
 
 
 def plan(model: Model, *, devices: int | None = None, cluster: str = "", **options: Any) -> Plan:
-    """Return the plan that the search chooses for ``model``, without compiling kernels."""
+    """Return the plan that the search chooses for ``model``, without compiling kernels.
+
+    ``print(plan(...).explain())`` says why. ``objective`` and ``max_latency_s`` choose for serving.
+    """
     state = _compilation(
         model, None, devices=devices, cluster=cluster, stop_after="strategy", **options
     )

@@ -61,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         shapes=tuple(arguments.shape),
         plan=arguments.plan,
+        objective=arguments.objective,
+        max_latency_s=None if arguments.max_latency is None else arguments.max_latency / 1e3,
         strict=arguments.strict,
         stop_after=arguments.stop_after,
         dump_dir=arguments.dump_dir,
@@ -103,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--shape", action="append", default=[], metavar="DIM=N,... | INPUT:1,3,48,320",
         help="binds open dimensions, or fixes an input (INPUT:=VALUE); may be repeated")
     add("--plan", type=Path, metavar="FILE", help="use this plan file instead of searching")
+    add("--objective", default="latency", choices=("latency", "throughput", "devices"),
+        help="the least time of a run (default), most runs a second of copies, or fewest devices")
+    add("--max-latency", type=float, metavar="MS", help="milliseconds that a run may take at most")
     add("--verify", action="store_true",
         help="run the package and compare it with XLA (and onnxruntime) on random inputs")
     add("--explain", action="store_true", help="say why the plan was chosen and what lost")

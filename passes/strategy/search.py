@@ -27,6 +27,7 @@ from pai.passes.strategy.candidates import (
 from pai.passes.strategy.cost import Cost, cost_local_module
 from pai.passes.strategy.estimate import Estimate, Estimator
 from pai.passes.strategy.explain import largest, why_lost
+from pai.passes.strategy.feasible import nearest_changes
 from pai.passes.strategy.plan import Alternative, Plan, Prediction, read_plan
 from pai.passes.strategy.plan_check import check_plan
 from pai.passes.strategy.plan_zero import expand_zero
@@ -108,7 +109,7 @@ def load_plan(
     file = read_plan(path)
     check_plan(file, signature, cluster)
     plan = expand_zero(file.plan, signature)
-    predicted = _Search(module, signature, cluster).predict(plan)
+    predicted = _Search(module, signature, cluster.take(plan.num_devices)).predict(plan)
     plan = replace(
         plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes, predicted=predicted
     )
@@ -282,27 +283,21 @@ class _Search:
             f"no plan fits: the smallest ('{best.name}') needs {bytes_text(need.memory_bytes)} "
             f"of {bytes_text(limit)} a device, most of it {largest(need)}",
             self.cluster.name,
-            self.nearest_change(need),
+            nearest_changes(need, self.signature, self.cluster, self.enough_devices()),
         )
 
-    def nearest_change(self, need: Prediction) -> str:
-        """Return what to change: a number of devices whose estimate fits, or larger devices."""
-        limit = self.cluster.memory_bytes
+    def enough_devices(self) -> int | None:
+        """Return a number of devices on which a layout fits by estimate; None without one."""
         devices = self.cluster.num_devices
-        if self.mesh is None:
-            for _ in range(8):
-                devices *= 2
-                wider = replace(self.cluster, scale=True).take(devices)
-                estimator = Estimator(self.module, self.signature, wider, self.whole)
-                found = enumerate_candidates(self.module, self.signature, devices, self.given)
-                if min(estimator.estimate(c).memory_bytes for c in found) <= limit:
-                    return (
-                        f"by estimate {devices} such devices are enough (--devices {devices}), or "
-                        f"devices with {bytes_text(need.memory_bytes)}"
-                    )
-        return (
-            f"use devices with {bytes_text(need.memory_bytes)}, a smaller batch, or a narrower type"
-        )
+        for _ in range(8 if self.mesh is None else 0):
+            devices *= 2
+            wider = replace(self.cluster, scale=True).take(devices)
+            estimator = Estimator(self.module, self.signature, wider, self.whole)
+            found = enumerate_candidates(self.module, self.signature, devices, self.given)
+            least = min(estimator.estimate(c).memory_bytes for c in found)
+            if least <= self.cluster.memory_bytes:
+                return devices
+        return None
 
 
 def prediction_of(cost: Cost, signature: Signature) -> Prediction:
