@@ -4,7 +4,8 @@ Prints, for every row of ``nccl.csv``, the bus bandwidth that ``passes/strategy/
 predicts with the constants of the built-in profiles against the measured one, then mean and maximum
 error of the rows that the constants were fitted to (every other row of each series, the smallest
 message first) and of the rows held out, and the constants. Bus bandwidth is bytes / time times
-2(n-1)/n for all_reduce and (n-1)/n for the others (nccl-tests, doc/PERFORMANCE.md).
+2(n-1)/n for all_reduce and (n-1)/n for all_gather, reduce_scatter and all_to_all (nccl-tests,
+doc/PERFORMANCE.md).
 
 ``--data DIR`` takes ``DIR/nccl.csv`` with the same columns; ``--json`` prints the figures.
 ``--fit`` fits the constants again and prints what comes out instead of the tables.
@@ -23,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from pai.passes.strategy.collectives import collective_seconds
 from pai.passes.strategy.placement import collective_time
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec, InSwitch, LinkSpec, load_cluster
@@ -39,6 +41,12 @@ PROFILES = {
     "b200": "b200-sxm",
     "mi300x": "mi300x",
 }
+KINDS = {
+    "alltoall": "all_to_all",
+    "broadcast": "collective_broadcast",
+    "sendrecv": "collective_permute",
+}
+FACTORS = {"all_reduce": 2.0, "collective_broadcast": 0.0, "collective_permute": 0.0}
 Constants = dict[str, float]
 Adjust = Callable[[ClusterSpec], ClusterSpec]
 
@@ -49,7 +57,7 @@ class Row:
 
     gpu: str
     nodes: int
-    devices: int
+    per_node: int
     kind: str
     num_bytes: int
     busbw: float
@@ -58,8 +66,13 @@ class Row:
     @property
     def factor(self) -> float:
         """Bus bandwidth over bytes / time."""
-        twice = 2 if self.kind == "all_reduce" else 1
-        return twice * (self.devices - 1) / self.devices
+        times = FACTORS.get(self.kind, 1.0)
+        return times * (self.devices - 1) / self.devices if times else 1.0
+
+    @property
+    def devices(self) -> int:
+        """Devices of all hosts."""
+        return self.nodes * self.per_node
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -69,8 +82,8 @@ def read_rows(path: Path) -> list[Row]:
             Row(
                 gpu=line["gpu"],
                 nodes=int(line["nodes"]),
-                devices=int(line["nodes"]) * int(line["gpus_per_node"]),
-                kind=line["collective"],
+                per_node=int(line["gpus_per_node"]),
+                kind=KINDS.get(line["collective"], line["collective"]),
                 num_bytes=int(line["bytes"]),
                 busbw=float(line["busbw_GBps"]) * 1e9,
             )
@@ -85,9 +98,16 @@ def read_rows(path: Path) -> list[Row]:
 
 def predict(row: Row, adjust: Adjust = lambda cluster: cluster) -> float:
     """Return the modelled bus bandwidth of a row in bytes/s."""
-    cluster = adjust(load_cluster(PROFILES.get(row.gpu, row.gpu), row.devices))
-    mesh = Mesh((("x", row.devices),))
-    seconds = collective_time(row.kind, row.num_bytes, mesh, ("x",), cluster)
+    host = load_cluster(PROFILES.get(row.gpu, row.gpu))
+    size = host.hosts[0].devices
+    if row.nodes > 1 and row.per_node > size:
+        raise SystemExit(f"{row}: a host of {host.name} has {size} devices")
+    cluster = adjust(host.take(max(row.nodes * size, row.per_node)))
+    group = [node * size + i for node in range(row.nodes) for i in range(row.per_node)]
+    groups = [group]
+    if row.kind == "collective_permute":
+        groups = [[src, dst] for src, dst in zip(group, group[1:] + group[:1], strict=True)]
+    seconds = collective_seconds(row.kind, row.num_bytes, groups, cluster)
     return row.num_bytes / seconds * row.factor
 
 

@@ -3,7 +3,7 @@
 A collective is a pipeline through all levels at once, so its bytes take as long as on the slowest
 level, while the steps of all levels add up::
 
-    time = setup + Σ steps · α + T + √(τ · T),    T = max over levels of volume / rate
+    time = setup + Σ steps · α + max over levels of (T + √(τ · T)),    T = volume / rate
 
 ``volume`` is what the members inside one unit (one device for ``chip``, the devices of one host
 for ``host``, …) send across the level, and ``rate`` their share of its ports (``hops.py``).
@@ -17,7 +17,7 @@ devices in a group and B bytes:
     all_reduce (ring)                   2(N-1)/N · B              2(N-1)
     all_reduce (tree)                   2B; B between two hosts   2⌈log2 n⌉ at each level
     all_reduce (in-switch)              (1 + 1/n)B in the host    one, at each level that has it
-    all_to_all (pairwise)               share of the peers outside     N-1
+    all_to_all (pairwise)               B times the peers outside  N-1
     all_to_all (Bruck)                  B/2 · ⌈log2 n⌉ a device   ⌈log2 n⌉ at each level
     broadcast (tree)                    B                         ⌈log2 n⌉ at each level
     collective_permute                  B, of one device          1
@@ -103,11 +103,9 @@ def shape_seconds(kind: str, num_bytes: float, hops: Hops) -> float:
 
 
 def _pipeline(hops: Hops, steps_s: float, transfers: Sequence[float]) -> float:
-    """Return setup, steps, the slowest of the transfers by hop, and filling its pipeline."""
-    slowest = max(range(len(hops)), key=transfers.__getitem__)
-    transfer = transfers[slowest]
-    setup = max(hop.link.setup_s for hop in hops)
-    return setup + steps_s + transfer + math.sqrt(hops[slowest].link.fill_s * transfer)
+    """Return setup, steps, and the slowest hop's transfer with the filling of its pipeline."""
+    filled = (t + math.sqrt(hop.link.fill_s * t) for hop, t in zip(hops, transfers, strict=True))
+    return max(hop.link.setup_s for hop in hops) + steps_s + max(filled)
 
 
 def _all_gather(num_bytes: float, hops: Hops, times: int = 1) -> float:
@@ -166,8 +164,11 @@ def _broadcast(num_bytes: float, hops: Hops) -> float:
 
 def _permute(num_bytes: float, hops: Hops) -> float:
     """Every device sends to the next: one of those in a unit sends across the level."""
-    rates = [min(hop.rate, hop.link.rate) if hop.level != "chip" else hop.rate for hop in hops]
-    return hops[-1].link.latency_s + num_bytes / min(rates)
+    last = hops[-1]
+    if last.level == "chip":
+        return last.link.latency_s + num_bytes / last.link.rate_among(2)
+    rates = [min(hop.rate, hop.link.rate) for hop in hops if hop.level != "chip"]
+    return last.link.latency_s + num_bytes / min(rates)
 
 
 _FORMULAS = {
