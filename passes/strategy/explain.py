@@ -32,6 +32,7 @@ TIMES = {
     "communication_s": "communication",
     "overhead_s": "kernel launches",
     "bubble_s": "pipeline bubble",
+    "update_s": "optimizer",
 }
 MEMORY = {
     "parameter_bytes": "parameters",
@@ -41,6 +42,8 @@ MEMORY = {
     "input_bytes": "inputs",
     "output_bytes": "outputs",
     "temporary_bytes": "temporaries",
+    "buffer_bytes": "communication buffers",
+    "fragmentation_bytes": "fragmentation",
 }
 LINKS = {
     "chip": "links inside a host",
@@ -98,9 +101,12 @@ def headline(plan: Plan) -> list[str]:
         choices = ", ".join(f"{pattern}: {how}" for pattern, how in plan.recompute)
         lines.append(f"      recomputes {choices}")
     if plan.replicas > 1:
-        lines.append(f"      {plan.replicas} copies, each on {plan.num_devices} devices")
+        devices = f"{plan.num_devices} device" + ("s" if plan.num_devices > 1 else "")
+        rate = plan.replicas / plan.predicted.time_s if plan.predicted.time_s else 0.0
+        lines.append(f"      {plan.replicas} copies, each on {devices}: {rate:.4g} runs a second")
     lines.append(f"      {seconds_text(plan.predicted.time_s)} a run, {_memory_line(plan)}")
     lines.append(f"      bound by {bound_by(plan)}")
+    lines += [f"      note: {note}" for note in plan.predicted.notes]
     return lines
 
 

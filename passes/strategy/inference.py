@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.plan import OBJECTIVES, Alternative, Plan
-from pai.passes.strategy.plan_zero import optimizer_state
+from pai.passes.strategy.plan_zero import is_training
 from pai.passes.strategy.search import choose_plan
 from pai.passes.strategy.units import bytes_text, seconds_text
 from pai.runtime.dtypes import itemsize
@@ -101,13 +101,6 @@ def _too_slow(plan: Plan, bound: float) -> str:
         f"the fastest plan that fits ('{plan.strategy}') takes "
         f"{seconds_text(plan.predicted.time_s)} a run, more than {seconds_text(bound)}"
     )
-
-
-def is_training(signature: Signature) -> bool:
-    """Whether a result updates a parameter, or a state that has the shape of one."""
-    updated = {result.updates for result in signature.results if result.updates}
-    learned = {v.name for v in signature.arguments if v.role is Role.PARAMETER}
-    return bool(updated & (learned | optimizer_state(signature)))
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,13 @@ class Prediction:
     """Modelled time of one run, in seconds, and memory of one device, in bytes.
 
     Args:
-        time_s: a training step or a request: the sum of the five parts that follow.
+        time_s: a training step or a request: the sum of the six parts that follow.
         compute_s: kernels bound by arithmetic.
         memory_bound_s: kernels bound by memory bandwidth.
         communication_s: collectives and transfers that compute does not hide.
         overhead_s: launches and the host.
         bubble_s: waiting for other pipeline stages.
+        update_s: the optimizer, where it is apart.
         hidden_s: communication behind compute; no part of ``time_s``.
         parameter_bytes: parameters.
         state_bytes: optimizer state, key-value caches.
@@ -57,8 +58,11 @@ class Prediction:
         activation_bytes: what the backward pass reads, of all microbatches in flight.
         input_bytes: inputs.
         output_bytes: outputs that are no input's memory.
-        temporary_bytes: other values alive at the peak, and collectives' buffers.
+        temporary_bytes: other values alive at the peak.
+        buffer_bytes: gathered parameters, gradients and messages on their way.
+        fragmentation_bytes: what an allocator holds and does not use.
         collectives: by kind, group size and level.
+        notes: what is not in the figures.
     """
 
     time_s: float = 0.0
@@ -67,6 +71,7 @@ class Prediction:
     communication_s: float = 0.0
     overhead_s: float = 0.0
     bubble_s: float = 0.0
+    update_s: float = 0.0
     hidden_s: float = 0.0
     parameter_bytes: int = 0
     state_bytes: int = 0
@@ -75,7 +80,10 @@ class Prediction:
     input_bytes: int = 0
     output_bytes: int = 0
     temporary_bytes: int = 0
+    buffer_bytes: int = 0
+    fragmentation_bytes: int = 0
     collectives: tuple[CollectiveCost, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def memory_bytes(self) -> int:

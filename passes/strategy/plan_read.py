@@ -325,8 +325,9 @@ def _prediction(table: Table) -> Prediction:
         entry.finish()
     figures: dict[str, Any] = {key: table.number(key, 0.0, zero=True) for key in SECONDS}
     figures |= {key: table.integer(key, 0, least=0) for key in BYTES}
+    notes = table.texts("notes", ())
     table.finish()
-    return Prediction(**figures, collectives=tuple(uses))
+    return Prediction(**figures, collectives=tuple(uses), notes=notes)
 
 
 def _alternative(entry: Table) -> Alternative:

@@ -20,6 +20,7 @@ SECONDS = (
     "communication_s",
     "overhead_s",
     "bubble_s",
+    "update_s",
     "hidden_s",
 )
 BYTES = (
@@ -30,6 +31,8 @@ BYTES = (
     "input_bytes",
     "output_bytes",
     "temporary_bytes",
+    "buffer_bytes",
+    "fragmentation_bytes",
 )
 _NAMED = {("patterns",), ("arguments",), ("values",), ("recompute",)}  # keys are the model's names
 _NOTES = {"predicted": "computed again when the plan is loaded"}
@@ -124,6 +127,8 @@ def prediction_to_dict(predicted: Prediction) -> dict[str, Any]:
     """Return times in seconds, memory in bytes, and the collectives."""
     out: dict[str, Any] = {key: float(getattr(predicted, key)) for key in SECONDS}
     out |= {key: int(getattr(predicted, key)) for key in BYTES}
+    if predicted.notes:
+        out["notes"] = list(predicted.notes)
     uses = [
         {
             "kind": use.kind,

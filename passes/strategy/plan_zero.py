@@ -22,6 +22,13 @@ def optimizer_state(signature: Signature) -> frozenset[str]:
     )
 
 
+def is_training(signature: Signature) -> bool:
+    """Whether a result updates a parameter, or a state that has the shape of one."""
+    updated = {result.updates for result in signature.results if result.updates}
+    learned = {v.name for v in signature.arguments if v.role is Role.PARAMETER}
+    return bool(updated & (learned | optimizer_state(signature)))
+
+
 def expand_zero(plan: Plan, signature: Signature) -> Plan:
     """Return ``plan`` with a layout for each argument that ``[zero]`` stores in shards.
 

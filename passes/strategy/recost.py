@@ -12,7 +12,9 @@ from pai.passes.strategy.annotate import annotate, main_function
 from pai.passes.strategy.cost import cost_local_module
 from pai.passes.strategy.insights import Insights, analyze
 from pai.passes.strategy.plan import Plan, Prediction
+from pai.passes.strategy.plan_zero import is_training
 from pai.passes.strategy.search import prediction_of
+from pai.passes.strategy.staged import staged
 from pai.passes.strategy.uses import parameter_uses
 from pai.runtime.mesh import Sharding
 from pai.runtime.topology import ClusterSpec
@@ -53,7 +55,9 @@ class _Recost:
     def predict(self, plan: Plan, cluster: ClusterSpec) -> Prediction:
         """Return the modelled time and memory of ``plan`` on ``cluster``."""
         local = self.local(plan)
-        return prediction_of(cost_local_module(local.module, plan.mesh, cluster), self.signature)
+        cost = cost_local_module(local.module, plan.mesh, cluster)
+        whole = prediction_of(cost, self.signature)
+        return staged(whole, plan, training=is_training(self.signature))
 
     def local(self, plan: Plan) -> LocalModule:
         if plan not in self.first:

@@ -30,7 +30,8 @@ from pai.passes.strategy.explain import largest, why_lost
 from pai.passes.strategy.feasible import nearest_changes
 from pai.passes.strategy.plan import Alternative, Plan, Prediction, read_plan
 from pai.passes.strategy.plan_check import check_plan
-from pai.passes.strategy.plan_zero import expand_zero
+from pai.passes.strategy.plan_zero import expand_zero, is_training
+from pai.passes.strategy.staged import staged
 from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidSharding, PaiError
 from pai.runtime.mesh import Mesh
@@ -109,7 +110,8 @@ def load_plan(
     file = read_plan(path)
     check_plan(file, signature, cluster)
     plan = expand_zero(file.plan, signature)
-    predicted = _Search(module, signature, cluster.take(plan.num_devices)).predict(plan)
+    whole = _Search(module, signature, cluster.take(plan.num_devices)).predict(plan)
+    predicted = staged(whole, plan, training=is_training(signature))
     plan = replace(
         plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes, predicted=predicted
     )

@@ -5,8 +5,9 @@ import pytest
 from pai.dialects.mlir import parse
 from pai.dialects.program import Role, Signature, Value
 from pai.passes.strategy.auto_shard import signature_of
-from pai.passes.strategy.inference import Goal, choose_for, is_training, stored_bytes
+from pai.passes.strategy.inference import Goal, choose_for, stored_bytes
 from pai.passes.strategy.plan import Plan, Prediction
+from pai.passes.strategy.plan_zero import is_training
 from pai.runtime.errors import InfeasiblePlan, InvalidInput
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import HostSpec, load_cluster

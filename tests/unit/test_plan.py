@@ -118,7 +118,11 @@ def plans(draw):
         device_memory_bytes=draw(sizes),
         precision=draw(st.sampled_from(["", "bf16", "f32"])),
         objective=draw(st.sampled_from(OBJECTIVES)),
-        predicted=Prediction(**figures, collectives=tuple(draw(st.lists(uses, max_size=2)))),
+        predicted=Prediction(
+            **figures,
+            collectives=tuple(draw(st.lists(uses, max_size=2))),
+            notes=tuple(draw(st.lists(names, max_size=2))),
+        ),
         alternatives=tuple(
             draw(
                 st.lists(
