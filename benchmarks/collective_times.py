@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -96,9 +97,12 @@ def read_rows(path: Path) -> list[Row]:
     return [dataclasses.replace(row, fitted=row in fitted) for row in rows]
 
 
+_profile = functools.cache(load_cluster)
+
+
 def predict(row: Row, adjust: Adjust = lambda cluster: cluster) -> float:
     """Return the modelled bus bandwidth of a row in bytes/s."""
-    host = load_cluster(PROFILES.get(row.gpu, row.gpu))
+    host = _profile(PROFILES.get(row.gpu, row.gpu))
     size = host.hosts[0].devices
     if row.nodes > 1 and row.per_node > size:
         raise SystemExit(f"{row}: a host of {host.name} has {size} devices")

@@ -192,6 +192,12 @@ class ClusterSpec:
         """Whether all hosts are alike."""
         return self.hosts.count(self.hosts[0]) == len(self.hosts)
 
+    @functools.cached_property
+    def host_kinds(self) -> tuple[int, ...]:
+        """A number for each host, the same where hosts are alike."""
+        numbers: dict[HostSpec, int] = {}
+        return tuple(numbers.setdefault(host, len(numbers)) for host in self.hosts)
+
     def rack_of(self, host: int) -> int:
         """Return the rack number of a host number."""
         return host // self.hosts_per_rack if self.hosts_per_rack else 0
@@ -250,7 +256,8 @@ class ClusterSpec:
         left = num_devices
         for host in hosts:
             if left > 0:
-                kept.append(dataclasses.replace(host, devices=min(left, host.devices)))
+                part = dataclasses.replace(host, devices=left) if left < host.devices else host
+                kept.append(part)
                 left -= host.devices
         return dataclasses.replace(self, hosts=tuple(kept))
 

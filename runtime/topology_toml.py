@@ -41,6 +41,7 @@ racks_per_pod = 16            # optional
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def _group_bandwidth(table: Table) -> tuple[tuple[int, float], ...]:
     pairs = table.get("group_bandwidth", [], (list,), "a list of [devices, bytes/s] pairs")
     for pair in pairs:
         numbers = isinstance(pair, list) and len(pair) == 2
-        if not numbers or not all(isinstance(x, int | float) and x > 0 for x in pair):
+        if not numbers or not all(isinstance(x, int | float) and 0 < x < math.inf for x in pair):
             raise table.error("group_bandwidth", f"has {pair!r}, which is no [devices, bytes/s]")
     sizes, rates = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if sizes != sorted(set(sizes)) or rates != sorted(rates):

@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pai.runtime.topology import LEVELS, ClusterSpec, HostSpec, LinkSpec
 
 
@@ -145,13 +148,50 @@ def place_groups(groups: Sequence[Sequence[int]], cluster: ClusterSpec) -> Place
     groups = [group for group in groups if len(group) > 1]
     if not groups:
         return Placement(0, 1, (), ())
-    located = [_Located(group, cluster) for group in groups]
-    crossing: Counter[tuple[str, int]] = Counter()
-    for group in located:
-        crossing.update((name, unit) for name in group.crossed() for unit in group.units(name))
-    shapes = dict.fromkeys(group.hops(crossing) for group in located)
-    slowest = max(groups, key=lambda g: len({cluster.host_numbers[d] for d in g}))
-    return Placement(len(groups), max(map(len, groups)), cluster.split(slowest), tuple(shapes))
+    crossing, codes = _census(groups, cluster)
+    different: dict[bytes, Sequence[int]] = {}
+    for group, code in zip(groups, codes, strict=True):
+        different.setdefault(code.tobytes(), group)
+    located = [_Located(group, cluster) for group in different.values()]
+    widest = max(located, key=lambda group: len(group.counts[1]))
+    return Placement(
+        groups=len(groups),
+        size=max(map(len, groups)),
+        factors=cluster.split(tuple(widest.counts[0])),
+        shapes=tuple(dict.fromkeys(group.hops(crossing) for group in located)),
+    )
+
+
+Crossing = dict[tuple[str, int], int]
+
+
+def _census(
+    groups: Sequence[Sequence[int]], cluster: ClusterSpec
+) -> tuple[Crossing, list[NDArray[np.int64]]]:
+    """Return how many groups leave each unit, and a code of each group's place.
+
+    Groups with the same code have the same hops: it lists, sorted, for each device the kind of its
+    host and, for its host, rack and pod, the members there and the groups that leave it.
+    """
+    lengths = [len(group) for group in groups]
+    row = np.repeat(np.arange(len(groups)), lengths)
+    host = np.asarray(cluster.host_numbers)[np.concatenate([np.asarray(g) for g in groups])]
+    rack = host // cluster.hosts_per_rack if cluster.hosts_per_rack else np.zeros_like(host)
+    pod = rack // cluster.racks_per_pod if cluster.racks_per_pod else np.zeros_like(rack)
+    code = np.asarray(cluster.host_kinds)[host]
+    crossing: Crossing = {}
+    for name, unit in zip(LEVELS[1:], (host, rack, pod), strict=True):
+        number = int(unit.max()) + 1
+        pairs, place, members = np.unique(
+            row * number + unit, return_inverse=True, return_counts=True
+        )
+        spread = np.bincount(pairs // number)
+        leaving = np.bincount((pairs % number)[spread[pairs // number] > 1], minlength=number)
+        crossing |= {(name, i): int(n) for i, n in enumerate(leaving)}
+        for column in (members[place], leaving[unit]):
+            code = np.unique(code * (int(column.max()) + 1) + column, return_inverse=True)[1]
+    code = code[np.lexsort((code, row))]
+    return crossing, np.split(code, np.cumsum(lengths)[:-1])
 
 
 class _Located:
@@ -168,15 +208,7 @@ class _Located:
             Counter({0: len(group)}),
         ]
 
-    def crossed(self) -> list[str]:
-        """Return the levels outside the hosts that the group crosses."""
-        return [name for i, name in enumerate(LEVELS) if i and len(self.counts[i]) > 1]
-
-    def units(self, level: str) -> Counter[int]:
-        """Return the members by unit of ``level``."""
-        return self.counts[LEVELS.index(level)]
-
-    def hops(self, crossing: Counter[tuple[str, int]]) -> tuple[Hop, ...]:
+    def hops(self, crossing: Crossing) -> tuple[Hop, ...]:
         """Return the hops; ``crossing`` counts the groups that leave each unit of each level."""
         out = []
         for i, name in enumerate(LEVELS):
@@ -198,9 +230,7 @@ class _Located:
             )
         return tuple(out)
 
-    def _slowest(
-        self, i: int, name: str, crossing: Counter[tuple[str, int]]
-    ) -> tuple[HostSpec, float]:
+    def _slowest(self, i: int, name: str, crossing: Crossing) -> tuple[HostSpec, float]:
         cluster = self.cluster
         rates = []
         for number, members in self.counts[1].items():

@@ -126,16 +126,16 @@ def _primes(number: int) -> list[int]:
 
 def _groups(mesh: Mesh, digits: Digits) -> list[list[int]]:
     """Return the device numbers of every group."""
-    offsets = [0]
+    offsets, positions = np.zeros(1, dtype=np.int64), np.arange(mesh.num_devices)
+    first = np.ones(mesh.num_devices, dtype=bool)
     for stride, size in digits:
-        offsets = [base + i * stride for base in offsets for i in range(size)]
-    inside = {
-        position
-        for position in range(mesh.num_devices)
-        if all(position // stride % size == 0 for stride, size in digits)
-    }
-    device = mesh.device_ids or range(mesh.num_devices)
-    return [[device[first + offset] for offset in offsets] for first in sorted(inside)]
+        offsets = (offsets[:, None] + np.arange(size) * stride).reshape(-1)
+        first &= positions // stride % size == 0
+    groups = positions[first][:, None] + offsets
+    devices: list[list[int]] = (
+        np.asarray(mesh.device_ids)[groups] if mesh.device_ids else groups
+    ).tolist()
+    return devices
 
 
 def _inside_units(digits: Digits, devices: int, cluster: ClusterSpec) -> tuple[int, ...] | None:
