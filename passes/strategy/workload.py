@@ -46,6 +46,7 @@ class Attention:
         backward: whether this is the gradient (2.5 times the products).
         dtype: element type.
         kv_batch: sequences times key heads; 0 is ``batch``.
+        speed: of this kernel relative to the one that devices are calibrated with.
     """
 
     batch: int
@@ -56,6 +57,7 @@ class Attention:
     backward: bool = False
     dtype: str = "bf16"
     kv_batch: int = 0
+    speed: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Collective:
             reduce_scatter takes.
         axes: the mesh axes, major first.
         hidden: whether it may run behind the compute of its segment.
+        offloaded: whether copy engines move it, so that kernels beside it lose nothing.
         count: how many.
     """
 
@@ -88,6 +91,7 @@ class Collective:
     num_bytes: float
     axes: tuple[str, ...]
     hidden: bool = False
+    offloaded: bool = False
     count: int = 1
 
 
@@ -142,7 +146,7 @@ class Workload:
 
     Args:
         segments: first to last.
-        tied: bytes of parameters that the first and the last segment share.
+        tied: parameters of the first segment that the last one uses too, in elements.
         training: whether there are a backward pass and an update.
     """
 

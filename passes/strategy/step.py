@@ -1,0 +1,253 @@
+"""One training step: a workload on stages, microbatches and data-parallel replicas.
+
+Closed forms. A pipeline of p stages whose slowest stage needs t for the two passes of a microbatch
+needs, for m microbatches and v virtual stages on each device, m·t and a bubble of (p-1)·t/v
+(Narayanan et al., SC'21, §2.2). With ZeRO-3 the parameters of a segment are gathered while the one
+before it computes, and gradients are scattered behind the next one (S. Rajbhandari et al., "ZeRO",
+SC'20; Y. Zhao et al., "PyTorch FSDP", VLDB 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pai.passes.strategy.kernels import Kernels, KernelTime
+from pai.passes.strategy.workload import Collective, Segment, Stream, Task, Workload
+
+Network = Callable[[str, float, tuple[str, ...]], float]
+"""Seconds of a collective of a kind and bytes (the larger side, on one device) over mesh axes.
+
+The kind ``send`` is a message from each position to the next one; its mean along the axes counts.
+"""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a workload runs.
+
+    Args:
+        stages: pipeline stages.
+        microbatches: microbatches of one replica in a step.
+        virtual: chunks of layers on each device (interleaving).
+        data: axes over which replicas spread.
+        replicas: their product.
+        zero: 0 all state everywhere, 1 optimizer split, 2 gradients too, 3 parameters too.
+        recompute: name of the choice that layers take.
+        stage_axes: axes over which stages spread.
+        overlap_send: whether interleaved chunks are sent beside the compute.
+        overlap_reduce: whether gradients are reduced behind the backward pass.
+        gather_bytes: bytes of a gathered parameter.
+        reduce_bytes: bytes of a reduced gradient.
+        gradient_bytes: bytes read and written for a parameter of this device in each backward
+            pass besides the products' results: accumulating, casting, copying into buckets.
+        update_bytes: bytes that the update reads and writes for a parameter it owns.
+    """
+
+    stages: int = 1
+    microbatches: int = 1
+    virtual: int = 1
+    data: tuple[str, ...] = ("data",)
+    replicas: int = 1
+    zero: int = 0
+    recompute: str = "none"
+    stage_axes: tuple[str, ...] = ("stage",)
+    overlap_send: bool = False
+    overlap_reduce: bool = False
+    gather_bytes: float = 2
+    reduce_bytes: float = 2
+    gradient_bytes: float = 0
+    update_bytes: float = 36
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds of one step, in parts that add up.
+
+    Args:
+        compute: kernels bound by arithmetic.
+        memory_bound: kernels bound by memory, and launches.
+        exposed_communication: collectives that nothing hides, and what hidden ones slow down.
+        bubble: waiting for other stages.
+        optimizer: the update.
+        overhead: outside of kernels.
+    """
+
+    compute: float
+    memory_bound: float
+    exposed_communication: float
+    bubble: float
+    optimizer: float
+    overhead: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the step."""
+        return (
+            self.compute
+            + self.memory_bound
+            + self.exposed_communication
+            + self.bubble
+            + self.optimizer
+            + self.overhead
+        )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One segment, once, in one direction."""
+
+    kernels: KernelTime
+    communication: float
+
+    @property
+    def total(self) -> float:
+        return self.kernels.total + self.communication
+
+    def __add__(self, other: _Pass) -> _Pass:
+        return _Pass(self.kernels + other.kernels, self.communication + other.communication)
+
+    def __mul__(self, times: float) -> _Pass:
+        return _Pass(self.kernels * times, self.communication * times)
+
+
+def step_cost(workload: Workload, run: Execution, kernels: Kernels, network: Network) -> StepCost:
+    """Return the time of one step of ``workload`` run as ``run`` says."""
+    model = _Step(run, kernels, network)
+    stages = model.stage_passes(workload)
+    slowest = max(stages, key=lambda stage: stage.total)
+    average = sum(stage.total for stage in stages) / len(stages)
+    transfer = model.transfer(workload)
+    work = slowest * run.microbatches
+    bubble = (run.stages - 1) / run.virtual * (average + transfer)
+    reduce = model.reduce_seconds(workload, slowest.total)
+    parameters = model.stage_parameters(workload)
+    return StepCost(
+        compute=work.kernels.compute,
+        memory_bound=work.kernels.memory + work.kernels.launch,
+        exposed_communication=work.communication + transfer * run.microbatches + reduce,
+        bubble=bubble,
+        optimizer=model.update_seconds(parameters),
+        overhead=0.0,
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The parts of a step's time."""
+
+    run: Execution
+    kernels: Kernels
+    network: Network
+
+    def stage_passes(self, workload: Workload) -> list[_Pass]:
+        """Return forward and backward of one microbatch, by stage."""
+        layers = max(workload.segments, key=lambda segment: segment.repeat)
+        place = workload.segments.index(layers)
+        first, last = workload.segments[:place], workload.segments[place + 1 :]
+        middle = self.segment(layers)
+        stages = [middle * count for count in spread(layers.repeat, self.run.stages)]
+        for segment in first:
+            stages[0] = stages[0] + self.segment(segment) * segment.repeat
+        for segment in last:
+            stages[-1] = stages[-1] + self.segment(segment) * segment.repeat
+        return stages
+
+    def segment(self, segment: Segment) -> _Pass:
+        """Return both passes of one segment with its recompute and its parameters' gathering."""
+        again = {r.name: r.tasks for r in segment.recompute}.get(self.run.recompute, ())
+        forward = self.tasks(segment.forward)
+        kept = Stream(segment.parameters * self.run.gradient_bytes)
+        backward = self.tasks((*segment.backward, *segment.weight_backward, *again, kept))
+        if self.run.zero < 3 or self.run.replicas == 1:
+            return forward + backward
+        gather, scatter = self.gathering(segment)
+        return self.beside(forward, gather) + self.beside(backward, gather + scatter)
+
+    def gathering(self, segment: Segment) -> tuple[float, float]:
+        """Return seconds to gather a segment's parameters and to scatter its gradients."""
+        run, elements = self.run, segment.parameters
+        if not elements:
+            return 0.0, 0.0
+        return (
+            self.network("all_gather", elements * run.gather_bytes, run.data),
+            self.network("reduce_scatter", elements * run.reduce_bytes, run.data),
+        )
+
+    def beside(self, work: _Pass, hidden: float, contention: float | None = None) -> _Pass:
+        """Add a collective that runs beside ``work``: what is longer counts, and contention."""
+        share = self.kernels.constants.contention if contention is None else contention
+        slow = share * min(hidden, work.total)
+        exposed = slow + max(0.0, hidden - work.total - slow)
+        return _Pass(work.kernels, work.communication + exposed)
+
+    def tasks(self, tasks: tuple[Task, ...]) -> _Pass:
+        """Return kernels and collectives, of which hidden ones run beside the kernels."""
+        shown = hidden = offloaded = 0.0
+        for task in tasks:
+            if isinstance(task, Collective):
+                seconds = task.count * self.network(task.kind, task.num_bytes, task.axes)
+                shown += seconds if not task.hidden else 0.0
+                hidden += seconds if task.hidden and not task.offloaded else 0.0
+                offloaded += seconds if task.hidden and task.offloaded else 0.0
+        work = self.beside(_Pass(self.kernels.seconds(tasks), 0.0), hidden)
+        work = self.beside(work, offloaded, contention=0.0)
+        return _Pass(work.kernels, work.communication + shown)
+
+    def transfer(self, workload: Workload) -> float:
+        """Return the seconds by which transfers between stages delay each microbatch.
+
+        1F1B keeps as many microbatches in flight as a round trip without transfers takes: each of
+        the 2(p-1) transfers of a round trip delays p microbatches. Interleaved chunks wait for
+        theirs, unless they are sent beside the compute.
+        """
+        run = self.run
+        if run.stages == 1 or (run.overlap_send and run.virtual > 1):
+            return 0.0
+        layers = max(workload.segments, key=lambda segment: segment.repeat)
+        one = self.network("send", layers.output_bytes, run.stage_axes)
+        return 2 * one * (run.virtual if run.virtual > 1 else (run.stages - 1) / run.stages)
+
+    def stage_parameters(self, workload: Workload) -> float:
+        """Return the parameters of the fullest stage, on one device."""
+        layers = max(workload.segments, key=lambda segment: segment.repeat)
+        rest = [s.parameters * s.repeat for s in workload.segments if s is not layers]
+        counts = spread(layers.repeat, self.run.stages)
+        each = [layers.parameters * count for count in counts]
+        return sum(rest) + each[0] if self.run.stages == 1 else max(each[0] + rest[0], *each)
+
+    def reduce_seconds(self, workload: Workload, microbatch: float) -> float:
+        """Return the exposed part of the gradients' reduction, ZeRO-3 apart."""
+        run = self.run
+        if run.replicas == 1:
+            return 0.0
+        if run.zero == 3:
+            return 0.0
+        elements = self.stage_parameters(workload)
+        if run.zero == 0:
+            seconds = self.network("all_reduce", elements * run.reduce_bytes, run.data)
+        else:
+            seconds = self.network("reduce_scatter", elements * run.reduce_bytes, run.data)
+            seconds += self.network("all_gather", elements * run.gather_bytes, run.data)
+        if not run.overlap_reduce:
+            return seconds
+        behind = 2 / 3 * microbatch
+        return self.kernels.constants.contention * min(seconds, behind) + max(0, seconds - behind)
+
+    def update_seconds(self, parameters: float) -> float:
+        """Return seconds of the update of the parameters that this device owns."""
+        owned = parameters / (self.run.replicas if self.run.zero else 1)
+        return owned * self.run.update_bytes / self.kernels.bandwidth
+
+
+def spread(layers: int, stages: int) -> list[float]:
+    """Return layers by stage; what is left over goes to stages away from the ends.
+
+    The first also has the embedding and the last the head. More stages than layers hold half
+    layers (attention and MLP apart).
+    """
+    if stages > layers:
+        return [count / 2 for count in spread(2 * layers, stages)]
+    base, extra = divmod(layers, stages)
+    start = (stages - extra) // 2
+    return [float(base + (start <= stage < start + extra)) for stage in range(stages)]
