@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pai.passes.partition.fold_match import ARGUMENT, Match
+from pai.passes.partition.fold_reduce import Refused
 
 Entry = tuple[int, float, int, int]
 """Place in the whole module, in the reduced program, operation, and layer; -1 for what stays."""
@@ -19,8 +20,8 @@ def order(match: Match) -> list[Entry]:
         step = (template.above - index) / (cut.size + 1)
         for layer in range(cut.below + 1, cut.above):
             if chain >= 0:
-                own = match.layer[node] - cut.below
-                out.append((match.chains[chain][layer + own], index, index, layer))
+                whole = _moved(match, node, layer - cut.below)
+                out.append((whole, index, index, layer))
             else:
                 out.append((node, index + step * (layer - cut.below), index, layer))
     return sorted(out)
@@ -59,4 +60,7 @@ def _moved(match: Match, node: int, layers: int) -> int:
     """Return the same node some layers on."""
     if not layers or node < 0 or match.chain[node] < 0:
         return node
-    return match.chains[match.chain[node]][match.layer[node] + layers]
+    chain, layer = match.chains[match.chain[node]], match.layer[node] + layers
+    if not 0 <= layer < len(chain) or chain[layer] < 0:
+        raise Refused("an operation is tied to a layer that the module does not have")
+    return chain[layer]

@@ -2,14 +2,20 @@
 
 The chains of ``partition/fold_layers`` are the colours: forward, backward, update and arguments of
 a layer, found through the dataflow. A class stands for all its members, in whatever layer, so that
-the search sees a model of two layers or of ninety-six as about the same graph. Operations of the
-first and last layers that differ from the others are classes of their own.
+the search sees a model of two layers or of ninety-six as about the same graph. The chains leave out
+parts of the first and last layers, whose neighbours differ; what looks like one chain's members
+from nearby joins them, and from there on what stands at the same place of an operation, or uses it
+alike (``_Joiner``). The rest are classes of their own.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+
+import numpy as np
+
+from pai.dialects.mlir import ir
 
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.partition.fold_layers import find_layers
@@ -47,6 +53,8 @@ def fold_graph(graph: FlowGraph, *, fold: bool = True) -> Folded:
     flow = graph.flow
     layers = find_layers(flow) if fold else None
     chain = layers.chain.tolist() if layers is not None else [-1] * len(graph.names)
+    if layers is not None:
+        chain = _Joiner(graph, chain).run()
     numbers: dict[int, int] = {}
     classes: list[int] = []
     members: list[list[int]] = []
@@ -73,3 +81,85 @@ def _operands(graph: FlowGraph, nodes: list[int], classes: list[int]) -> list[Co
         for counter, value in zip(out, operands[node], strict=True):
             counter[(classes[value >> RESULT_BITS] << RESULT_BITS) | (value & RESULT_MASK)] += 1
     return out
+
+
+class _Joiner:
+    """Adds operations of the first and last layers to the chains that they belong to."""
+
+    def __init__(self, graph: FlowGraph, chain: list[int]) -> None:
+        self.graph = graph
+        self.flow = graph.flow
+        self.chain = chain
+        self.kinds = list(zip(graph.flow.signatures, graph.phase, graph.free, graph.stored, strict=True))
+        self.one: dict[int, int] = {}
+        for node, number in enumerate(chain):
+            self.one[number] = node  # the last member; the middle ones are alike
+        counts = Counter(chain)
+        seen: Counter[int] = Counter()
+        for node, number in enumerate(chain):
+            seen[number] += 1
+            if 2 * seen[number] == counts[number] or counts[number] == 1:
+                self.one[number] = node
+        self.users = graph.flow.users()
+
+    def run(self) -> list[int]:
+        """Return the chain of each node, -1 for none."""
+        work = [node for rounds in (3, 2, 1) for node in self.by_colour(rounds)]
+        while work:
+            work = [other for node in work for other in self.beside(node)]
+        return self.chain
+
+    def by_colour(self, rounds: int) -> list[int]:
+        """Join nodes that look from nearby like the members of one chain only."""
+        colours = self.flow.colours(rounds)
+        chain = np.array(self.chain)
+        inside = np.flatnonzero(chain >= 0)
+        owner: dict[int, int] = {}
+        for colour, number in zip(colours[inside].tolist(), chain[inside].tolist(), strict=True):
+            if owner.setdefault(colour, number) != number:
+                owner[colour] = -1
+        joined = []
+        for node in np.flatnonzero(chain < 0).tolist():
+            number = owner.get(int(colours[node]), -1)
+            if number >= 0 and self.join(node, number):
+                joined.append(node)
+        return joined
+
+    def join(self, node: int, number: int) -> bool:
+        """Enter a node into a chain, unless it is in one or of another kind."""
+        model = self.one[number]
+        if self.chain[node] >= 0 or self.kinds[node] != self.kinds[model]:
+            return False
+        if self.operand_types(node) != self.operand_types(model):
+            return False
+        self.chain[node] = number
+        return True
+
+    def operand_types(self, node: int) -> list[ir.Type]:
+        """Return the types that an operation reads; a signature does not say them."""
+        first = self.flow.arguments
+        return [v.type for v in self.flow.operations[node - first].operands] if node >= first else []
+
+    def beside(self, node: int) -> list[int]:
+        """Join what stands beside a member as chains stand beside each other."""
+        model = self.one[self.chain[node]]
+        joined = []
+        for mine, theirs in zip(self.flow.operands[node], self.flow.operands[model], strict=False):
+            source, number = mine >> RESULT_BITS, self.chain[theirs >> RESULT_BITS]
+            if number >= 0 and self.join(source, number):
+                joined.append(source)
+        theirs_by_kind = self.users_by_kind(model)
+        for key, mine_users in self.users_by_kind(node).items():
+            other = theirs_by_kind.get(key, [])
+            if len(mine_users) == len(other) == 1:
+                number = self.chain[other[0]]
+                if number >= 0 and self.join(mine_users[0], number):
+                    joined.append(mine_users[0])
+        return joined
+
+    def users_by_kind(self, node: int) -> dict[tuple[int, int], list[int]]:
+        """Return the users of a node by what they are and the place they use it at."""
+        out: dict[tuple[int, int], list[int]] = {}
+        for user, place in self.users[node]:
+            out.setdefault((self.flow.signatures[user], place), []).append(user)
+        return out

@@ -93,8 +93,8 @@ def _sources(flow: Graph, names: list[str]) -> tuple[list[bool], list[bool]]:
 def _phases(flow: Graph, names: list[str], updates: list[tuple[int, int]]) -> list[Phase]:
     """Tell the forward pass, which the results that update nothing need, from what follows.
 
-    What is left and leads to products is the gradient by activations; products that lead to none
-    are gradients by weights; the rest updates.
+    What is left and leads to products is the gradient by activations; products and sums that lead
+    to none, and what only they need, that lead to none are gradients by weights; the rest updates.
     """
     count = len(names)
     if not updates:
@@ -113,14 +113,13 @@ def _phases(flow: Graph, names: list[str], updates: list[tuple[int, int]]) -> li
                 forward[source] = True
             elif ahead:
                 leads[source] = True
-    out = []
-    for node in range(count):
-        if forward[node] or node < flow.arguments:
-            out.append(Phase.FORWARD)
-        elif leads[node]:
-            out.append(Phase.BACKWARD)
-        elif names[node] in HEAVY or names[node] in _REDUCTIONS:
-            out.append(Phase.WEIGHT)
-        else:
-            out.append(Phase.UPDATE)
+    out = [Phase.FORWARD] * count
+    sums = [False] * count
+    for node in range(count - 1, flow.arguments - 1, -1):
+        if not forward[node]:
+            sums[node] |= names[node] in HEAVY or names[node] in _REDUCTIONS
+            last = Phase.WEIGHT if sums[node] else Phase.UPDATE
+            out[node] = Phase.BACKWARD if leads[node] else last
+            for value in flow.operands[node] if sums[node] else ():
+                sums[value >> RESULT_BITS] = True
     return out

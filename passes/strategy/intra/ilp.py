@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 
 import highspy
 import numpy as np
+from highspy._core import _Highs
 
 from pai.passes.strategy.intra.prices import Prices
 from pai.passes.strategy.intra.problem import NONE, Edge, Problem, Spec, State, steps
@@ -43,6 +44,12 @@ leave the copy engines and the network free, but not at its ends."""
 CONTENTION = 0.05
 """What a hidden collective still costs: processors and bandwidth that it takes from kernels."""
 PENALTY_S_PER_BYTE = 1e-8
+HEURISTICS = (
+    ("mip_heuristic_effort", 0.0), ("mip_detect_symmetry", False),
+    ("mip_heuristic_run_feasibility_jump", False), ("mip_heuristic_run_rens", False),
+    ("mip_heuristic_run_rins", False), ("mip_heuristic_run_root_reduced_cost", False),
+)  # fmt: skip
+"""Left out: they take longer than the few nodes of the tree that these programs need."""
 
 
 @dataclass(frozen=True)
@@ -266,11 +273,11 @@ class Program:
         Raises:
             PassFailure: when the solver finds none.
         """
-        model = highspy.Highs()
+        model = _Highs()  # the public class announces itself on stdout
         for name, value in (
             ("output_flag", False), ("log_to_console", False),
             ("threads", 1), ("random_seed", 0), ("time_limit", limits.seconds),
-            ("mip_max_nodes", limits.nodes), ("mip_rel_gap", limits.gap),
+            ("mip_max_nodes", limits.nodes), ("mip_rel_gap", limits.gap), *HEURISTICS,
         ):  # fmt: skip
             model.setOptionValue(name, value)
         scale = 1e3  # milliseconds: the solver's tolerances are absolute

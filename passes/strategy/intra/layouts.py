@@ -31,12 +31,15 @@ class Constraint:
         operand: which operand it reads so; -1 for a result.
         result: which result; -1 for an operand.
         shardings: the layouts to take, one after the other.
+        again: whether to bring the operand there anew, though the forward pass has done so: what
+            is gathered is then not kept from one pass to the other.
     """
 
     operation: int
     operand: int
     result: int
     shardings: tuple[Sharding, ...]
+    again: bool = False
 
 
 class Layouts:
@@ -111,11 +114,10 @@ class Layouts:
         if link.result >= 0:  # a heavy operation's or a reduction's result
             rank = len(edge.shape)
             own = tuple(NONE if dim == PARTIAL else dim for dim in p)
-            pinned = tuple(q if dim == PARTIAL else dim for dim, q in zip(p, q, strict=True))
             if link.source.heavy < 0 and p == q:
                 return []
-            chain = [self.sharding(rank, pinned), self.sharding(rank, q)]
-            if pinned == q or own == q:
+            chain = [self.sharding(rank, own), self.sharding(rank, q)]
+            if own == q:
                 chain = chain[1:]
             return [Constraint(n - first, -1, link.result, tuple(chain)) for n in nodes]
         if p == q or link.place < 0:
@@ -124,7 +126,8 @@ class Layouts:
         if wanted is None:
             return []
         readers = [n for n in nodes if self._reads(n, link)]
-        return [Constraint(n - first, link.place, -1, (wanted,)) for n in readers]
+        again = edge.hidden and edge.phase != "forward"
+        return [Constraint(n - first, link.place, -1, (wanted,), again) for n in readers]
 
     def _reads(self, node: int, link: Link) -> bool:
         folded = self.lowered.merged.folded
@@ -169,7 +172,7 @@ def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) 
         raise PassFailure(f"the module does not carry the mesh {mesh}", hint="annotate it first")
     block = main_function(module).regions[0].blocks[0]
     operations = [view.operation for view in block.operations]
-    made: dict[tuple[ir.Value, Sharding], ir.Value] = {}
+    made: dict[tuple[ir.Value, Sharding, bool], ir.Value] = {}
     with module.context, ir.Location.unknown():
         for item in constraints:
             op = operations[item.operation]
@@ -177,12 +180,29 @@ def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) 
                 _pin_result(op, operations[item.operation + 1], item, symbol)
         for item in constraints:
             if item.operand >= 0:
-                op = operations[item.operation]
-                value = op.operands[item.operand]
-                (sharding,) = item.shardings
-                if (value, sharding) not in made:
-                    made[value, sharding] = _constraint(value, sharding, symbol, op)
-                op.operands[item.operand] = made[value, sharding]
+                _pin_operand(operations[item.operation], item, symbol, made)
+
+
+def _pin_operand(
+    op: ir.Operation,
+    item: Constraint,
+    symbol: str,
+    made: dict[tuple[ir.Value, Sharding, bool], ir.Value],
+) -> None:
+    value = op.operands[item.operand]
+    (sharding,) = item.shardings
+    key = (value, sharding, item.again)
+    if key not in made:
+        source = value
+        if item.again:
+            source = ir.Operation.create(
+                "stablehlo.optimization_barrier",
+                results=[value.type],
+                operands=[value],
+                ip=ir.InsertionPoint(op),
+            ).result
+        made[key] = _constraint(source, sharding, symbol, op)
+    op.operands[item.operand] = made[key]
 
 
 def _pin_result(op: ir.Operation, after: ir.Operation, item: Constraint, symbol: str) -> None:

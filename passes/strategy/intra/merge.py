@@ -153,7 +153,7 @@ class _Merger:
         self.folded = folded
         self.graph = folded.graph
         self.out = Merged(folded)
-        self.known: dict[int, Split] = {}
+        self.known: dict[tuple[int, tuple[Tensor, ...]], Split] = {}
 
     def run(self) -> Merged:
         order = sorted(range(len(self.folded.members)), key=self.folded.representative)
@@ -215,9 +215,10 @@ class _Merger:
         return all(self.out.light[v >> RESULT_BITS] for v in sources)
 
     def view(self, number: int) -> None:
-        """Enter a broadcast as a view of its operand."""
+        """Enter a broadcast as a view of its operand, unless it only adds dimensions of one."""
         (counter,) = self.folded.operands[number]
-        if len(counter) > 1:
+        result = self.out.tensors[number << RESULT_BITS].num_bytes
+        if len(counter) > 1 or self.out.tensors[next(iter(counter))].num_bytes == result:
             return
         split = self.split(number)
         (source,) = counter
@@ -227,19 +228,22 @@ class _Merger:
         self.out.views[number << RESULT_BITS] = (source, where)
 
     def split(self, number: int) -> Split:
-        signature = self.graph.flow.signatures[self.folded.representative(number)]
-        if signature not in self.known:
-            self.known[signature] = split_of(self.op(number))
-        return self.known[signature]
+        node = self.folded.representative(number)
+        taken = tuple(self.out.tensors[next(iter(c))] for c in self.folded.operands[number])
+        key = (self.graph.flow.signatures[node], taken)
+        if key not in self.known:
+            self.known[key] = split_of(self.op(number))
+        return self.known[key]
 
     def visit(self, number: int) -> None:
         name = self.name(number)
         if not name or number << RESULT_BITS in self.out.views:
             return
         split = self.split(number)
-        if name == REDUCE and split.simple and split.complete:
+        whole = name == REDUCE and split.simple and split.complete
+        if whole and split.summed:
             self.reduce(number, split)
-        elif (name in ELEMENTWISE or name in MOVING or name == BROADCAST) and split.simple:
+        elif whole or ((name in ELEMENTWISE or name in MOVING or name == BROADCAST) and split.simple):
             self.follow(number, split)
         else:
             self.heavy(number, split)
