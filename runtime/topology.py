@@ -162,17 +162,27 @@ class ClusterSpec:
         """Return a hash that is computed once: thousands of hosts would take milliseconds."""
         return self._hash
 
+    def __eq__(self, other: object) -> bool:
+        """Compare host kinds instead of thousands of hosts."""
+        if self is other or not isinstance(other, ClusterSpec):
+            return self is other
+        return self._hash == other._hash and self._identity == other._identity
+
     @functools.cached_property
     def _hash(self) -> int:
-        kinds = tuple(dict.fromkeys(self.hosts))
-        return hash((self.name, len(self.hosts), kinds, self.links, self.hosts_per_rack))
+        return hash(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> tuple[object, ...]:
+        shape = (self.hosts_per_rack, self.racks_per_pod, self.scale)
+        return (self.name, self.distinct_hosts, self.host_kinds, self.links, shape)
 
     @functools.cached_property
     def num_devices(self) -> int:
         """The number of devices."""
         return sum(host.devices for host in self.hosts)
 
-    @property
+    @functools.cached_property
     def devices(self) -> tuple[DeviceSpec, ...]:
         """The device kinds by device number."""
         return tuple(host.device for host in self.hosts for _ in range(host.devices))
@@ -180,7 +190,7 @@ class ClusterSpec:
     @property
     def memory_bytes(self) -> int:
         """The memory of the smallest device: every device runs the same program."""
-        return min(host.device.memory_bytes for host in self.hosts)
+        return min(host.device.memory_bytes for host in self.distinct_hosts)
 
     @functools.cached_property
     def host_numbers(self) -> tuple[int, ...]:
@@ -188,15 +198,21 @@ class ClusterSpec:
         return tuple(i for i, host in enumerate(self.hosts) for _ in range(host.devices))
 
     @functools.cached_property
-    def is_uniform(self) -> bool:
-        """Whether all hosts are alike."""
-        return self.hosts.count(self.hosts[0]) == len(self.hosts)
+    def host_kinds(self) -> tuple[int, ...]:
+        """The place of each host in ``distinct_hosts``."""
+        numbers = {host: i for i, host in enumerate(self.distinct_hosts)}
+        by_id = {id(host): numbers[host] for host in {id(h): h for h in self.hosts}.values()}
+        return tuple(by_id[id(host)] for host in self.hosts)
 
     @functools.cached_property
-    def host_kinds(self) -> tuple[int, ...]:
-        """A number for each host, the same where hosts are alike."""
-        numbers: dict[HostSpec, int] = {}
-        return tuple(numbers.setdefault(host, len(numbers)) for host in self.hosts)
+    def distinct_hosts(self) -> tuple[HostSpec, ...]:
+        """Every kind of host once, in order."""
+        return tuple(dict.fromkeys({id(host): host for host in self.hosts}.values()))
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all hosts are alike."""
+        return len(self.distinct_hosts) == 1
 
     def rack_of(self, host: int) -> int:
         """Return the rack number of a host number."""

@@ -82,13 +82,17 @@ def _pairs_seconds(num_bytes: float, pairs: Sequence[Sequence[int]], cluster: Cl
 def group_seconds(kind: str, num_bytes: float, factors: Factors, cluster: ClusterSpec) -> float:
     """Return the time of a collective of one group, given as ``ClusterSpec.split`` returns it.
 
-    All other devices are taken to run the same in groups like it.
+    All other devices are taken to run the same in groups like it; of hosts that differ, the
+    slowest kind counts.
     """
     sizes = dict(factors)
     inside = [1]
     for level in LEVELS:
         inside.append(inside[-1] * sizes.get(level, 1))
-    return shape_seconds(kind, num_bytes, regular_hops(inside, None, cluster))
+    return max(
+        shape_seconds(kind, num_bytes, regular_hops(inside, None, cluster, host))
+        for host in cluster.distinct_hosts
+    )
 
 
 def shape_seconds(kind: str, num_bytes: float, hops: Hops) -> float:

@@ -76,33 +76,34 @@ class Placement:
         return tuple(out.items())
 
 
-def unit_sizes(cluster: ClusterSpec) -> tuple[int, ...]:
+def unit_sizes(cluster: ClusterSpec, of: HostSpec | None = None) -> tuple[int, ...]:
     """Return the devices in one unit of each level of a uniform cluster: device, host, rack, pod.
 
     What is not limited (racks of all hosts, say) has the size of the whole cluster.
     """
-    host = cluster.hosts[0].devices
+    host = (of or cluster.hosts[0]).devices
     rack = host * (cluster.hosts_per_rack or len(cluster.hosts))
     racks = -(-len(cluster.hosts) // cluster.hosts_per_rack) if cluster.hosts_per_rack else 1
     return (1, host, rack, rack * (cluster.racks_per_pod or racks))
 
 
 def regular_hops(
-    inside: Sequence[int], devices: int | None, cluster: ClusterSpec
+    inside: Sequence[int], devices: int | None, cluster: ClusterSpec, of: HostSpec | None = None
 ) -> tuple[Hop, ...]:
     """Return the hops of groups that all lie alike on a cluster of equal hosts.
 
     Args:
         inside: members of a group in one device, host, rack, pod, and in all.
         devices: how many devices, from the first, take part; None is all there may be.
-        cluster: the devices and links; its first host stands for all.
+        cluster: the devices and links.
+        of: the host that stands for all; None is the first.
     """
-    size, host = inside[-1], cluster.hosts[0]
+    size, host = inside[-1], of or cluster.hosts[0]
     hops = []
     for level, name in enumerate(LEVELS):
         if inside[level] == size or (level == 0 and inside[1] == 1):
             continue
-        unit = unit_sizes(cluster)[level]
+        unit = unit_sizes(cluster, host)[level]
         concurrent = max(1, (unit if devices is None else min(unit, devices)) // inside[level])
         if level == 0:
             concurrent, rate = 1, cluster.link(name, host).rate_among(inside[1])
