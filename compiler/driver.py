@@ -22,10 +22,11 @@ from pai.passes.fuse import FusionReport, fuse
 from pai.passes.partition import LocalModule, partition
 from pai.passes.pipelines import STAGES as PIPELINES
 from pai.passes.schedule import ProgramCode, schedule
-from pai.passes.strategy import annotate, load_plan
+from pai.passes.strategy import load_plan
 from pai.passes.strategy.inference import Goal, choose_for, require_latency
 from pai.passes.strategy.plan import Plan, plan_to_toml
 from pai.passes.strategy.plan_check import require_runnable
+from pai.passes.strategy.plan_values import apply_plan
 from pai.passes.strategy.recost import with_insights
 from pai.runtime.errors import PaiError
 from pai.runtime.program import Call, walk
@@ -165,7 +166,7 @@ def _partition(state: Compilation) -> Compilation:
     options = state.options
     require_runnable(state.plan, str(options.plan or ""))
     module = clone(state.program.module)
-    annotate(module, state.plan)
+    apply_plan(module, state.plan)
     local = partition(module, state.plan.mesh, strict=options.strict, dump_dir=options.dump_dir)
     return replace(state, _local=local)
 

@@ -1,4 +1,4 @@
-"""``pai-plan``: compare, show and check plan files."""
+"""``pai-plan``: compare, show and check plan files, and list what they can name."""
 
 from __future__ import annotations
 
@@ -128,6 +128,20 @@ def _load(arguments: argparse.Namespace, given: Plan) -> Compilation:
         return compile_model(arguments.model, options, None, progress)
 
 
+def _values(arguments: argparse.Namespace) -> int:
+    from pai.compiler.driver import compile_model  # noqa: PLC0415
+    from pai.compiler.options import CompileOptions  # noqa: PLC0415
+    from pai.passes.strategy.plan_values import value_types  # noqa: PLC0415
+
+    options = CompileOptions(shapes=tuple(arguments.shape), stop_after="simplify")
+    found = value_types(compile_model(arguments.model, options).program.module)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(f"{key}  {shape}" for key, shape in found.items()))
+    return SAME
+
+
 def _why_not_runnable(plan: Plan) -> str:
     from pai.passes.strategy.plan_check import require_runnable  # noqa: PLC0415
 
@@ -158,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--devices", type=int, metavar="N", help="default: those of the plan")
     add("--shape", action="append", default=[], metavar="DIM=N,...", help="binds open dimensions")
     add("--explain", action="store_true", help="say why, and what other choices would cost")
+    values = _command(
+        commands, "values", _values, "list the values that [values] of a plan can name"
+    )
+    values.add_argument("model", metavar="MODEL", help="ONNX file, or StableHLO module")
+    values.add_argument("--shape", action="append", default=[], metavar="DIM=N,...",
+                        help="binds open dimensions")  # fmt: skip
     return parser
 
 

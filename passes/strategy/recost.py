@@ -8,10 +8,11 @@ from functools import partial
 from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Signature
 from pai.passes.partition import LocalModule, partition
-from pai.passes.strategy.annotate import annotate, main_function
+from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.cost import cost_local_module
 from pai.passes.strategy.insights import Insights, analyze
 from pai.passes.strategy.plan import Plan, Prediction
+from pai.passes.strategy.plan_values import apply_plan
 from pai.passes.strategy.plan_zero import is_training
 from pai.passes.strategy.search import prediction_of
 from pai.passes.strategy.staged import staged
@@ -63,7 +64,7 @@ class _Recost:
         if plan not in self.first:
             with self.module.context:
                 module = parse(to_text(self.module, locations=True), ctx=self.module.context)
-            annotate(module, plan)
+            apply_plan(module, plan)
             local = partition(module, plan.mesh)
             if self.first:
                 return local

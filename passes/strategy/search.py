@@ -18,7 +18,7 @@ from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Role, Signature
 from pai.dialects.sdy import mesh_from_module
 from pai.passes.partition.partition import partition
-from pai.passes.strategy.annotate import annotate, has_shardings, user_shardings
+from pai.passes.strategy.annotate import has_shardings, user_shardings
 from pai.passes.strategy.candidates import (
     Candidate,
     enumerate_candidates,
@@ -30,6 +30,7 @@ from pai.passes.strategy.explain import largest, why_lost
 from pai.passes.strategy.feasible import nearest_changes
 from pai.passes.strategy.plan import Alternative, Plan, Prediction, read_plan
 from pai.passes.strategy.plan_check import check_plan
+from pai.passes.strategy.plan_values import apply_plan, check_values
 from pai.passes.strategy.plan_zero import expand_zero, is_training
 from pai.passes.strategy.staged import staged
 from pai.passes.strategy.units import bytes_text
@@ -109,6 +110,7 @@ def load_plan(
     """
     file = read_plan(path)
     check_plan(file, signature, cluster)
+    check_values(file, module)
     plan = expand_zero(file.plan, signature)
     whole = _Search(module, signature, cluster.take(plan.num_devices)).predict(plan)
     predicted = staged(whole, plan, training=is_training(signature))
@@ -204,13 +206,14 @@ class _Search:
 
     def predict(self, plan: Plan) -> Prediction:
         """Return the modelled cost of ``plan`` after propagation and partitioning."""
-        if self.mesh is None and not plan.arguments and not plan.patterns:
+        if self.mesh is None and not (plan.arguments or plan.patterns or plan.values):
             return prediction_of(self.whole, self.signature)  # every device runs the whole program
         if plan.mesh.num_devices == 1:
             return prediction_of(self.whole, self.signature)
         with self.module.context:
-            module = parse(to_text(self.module), ctx=self.module.context)
-        annotate(module, plan)
+            text = to_text(self.module, locations=bool(plan.values))
+            module = parse(text, ctx=self.module.context)
+        apply_plan(module, plan)
         local = partition(module, plan.mesh)
         cost = cost_local_module(local.module, plan.mesh, self.cluster)
         return prediction_of(cost, self.signature)

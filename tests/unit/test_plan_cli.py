@@ -89,6 +89,15 @@ def test_show_prints_the_plan(files, capsys):
     assert json.loads(capsys.readouterr().out)["mesh"] == {"data": 4, "model": 2}
 
 
+def test_values_lists_what_a_plan_can_name(files, capsys):
+    assert plan_cli.main(["values", "--json", str(files / "model.mlir")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found.values()) == ["tensor<64x16xf32>"]
+    (key,) = found
+    text = f'[mesh]\ndata = 4\n[values]\n"{key}" = ["data", ""]\n'
+    assert check(files, text) == 0
+
+
 def check(files, text, *flags):
     (files / "p.toml").write_text(text)
     return plan_cli.main(["check", str(files / "p.toml"), str(files / "model.mlir"), *flags])
