@@ -90,8 +90,21 @@ class Localized:
     uneven_results: list[tuple[int, int, int, int]] = field(default_factory=list)
 
 
-def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = False) -> Localized:
+def localize(
+    module: ir.Module,
+    *,
+    mesh: Mesh | None = None,
+    strict: bool = False,
+    gather_factors: bool = True,
+) -> Localized:
     """Make ``@main`` of a propagated module local, in place.
+
+    Args:
+        module: the propagated module.
+        mesh: the devices; the module's own when None.
+        strict: see Localize.
+        gather_factors: whether the factors of a contraction may be gathered where that is cheaper
+            than summing its results.
 
     Raises:
         InvalidSharding: no mesh, or with ``strict`` an operand that has to be gathered because its
@@ -112,7 +125,8 @@ def localize(module: ir.Module, *, mesh: Mesh | None = None, strict: bool = Fals
                 f"pai-localize wants one function but the module has {len(mains)}",
                 hint="run the simplify stage first",
             )
-        Localizer(grid, out, strict=strict).function(mains[0].operation)
+        localizer = Localizer(grid, out, strict=strict, gather_factors=gather_factors)
+        localizer.function(mains[0].operation)
         for op in list(mesh_ops(module)):
             op.operation.erase()
         try:
@@ -142,12 +156,16 @@ class Localizer:
         grid: the devices.
         out: where to record replications and shardings.
         strict: see Localize.
+        gather_factors: see localize.
     """
 
-    def __init__(self, grid: Grid, out: Localized, *, strict: bool) -> None:
+    def __init__(
+        self, grid: Grid, out: Localized, *, strict: bool, gather_factors: bool = True
+    ) -> None:
         self.grid = grid
         self.out = out
         self.strict = strict
+        self.gather_factors = gather_factors
         self.emit = Emitter(grid)
         self.values: dict[ir.Value, tuple[ir.Value, Layout]] = {}
         self.manual = 0
@@ -298,7 +316,7 @@ class Localizer:
             axes = assign(rule, self.grid, _votes(rule, operands, have, op.results, wanted))
         need = [layout_of(dims, axes) for dims in rule.operands]
         self._account(op, operands, have, need)
-        if handler.work and any(axes) and not accumulates(op):
+        if self.gather_factors and handler.work and any(axes) and not accumulates(op):
             contraction = Contraction(
                 rule, operands, op.results[0], have, wanted[0], handler.work(op)
             )

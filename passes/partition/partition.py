@@ -30,6 +30,7 @@ def partition(
     dump_dir: str | Path | None = None,
     time_limit: float = 600.0,
     fold: bool = True,
+    gather_factors: bool = True,
 ) -> LocalModule:
     """Turn a module with sharded arguments into the program of one device, in place.
 
@@ -41,6 +42,8 @@ def partition(
         time_limit: seconds Shardy may take.
         fold: partition a few of the layers that repeat and copy them (`fold.py`); the result is
             the same, and a note in the report says what was done.
+        gather_factors: whether the factors of a contraction may be gathered where that is cheaper
+            than summing its results.
 
     Returns:
         The local module (the same object, rewritten) with the layouts of arguments and results.
@@ -62,7 +65,7 @@ def partition(
     propagate = Propagate(dump_dir=str(dump_dir or ""), time_limit=time_limit)
 
     def make_local(given: ir.Module) -> Localized:
-        out = localize(given, mesh=mesh, strict=strict)
+        out = localize(given, mesh=mesh, strict=strict, gather_factors=gather_factors)
         run_pipeline(given, CLEAN_UP)
         run_passes(given, SINGLE_COLLECTIVES)
         run_pipeline(given, CLEAN_UP)

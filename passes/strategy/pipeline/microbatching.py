@@ -1,0 +1,180 @@
+"""Whether a step may be cut into microbatches: sharding over a time axis.
+
+The step is partitioned over a mesh of the one axis ``time``, with the inputs split along the batch
+and everything else whole. Then each "device" is a microbatch, and what would be communicated is
+what microbatches have to know of each other. A sum over them that only values of the whole step
+follow (the update, the norm of the gradients, the loss) is an accumulator: it can be added up as
+microbatches pass. Whatever a microbatch needs from the others before it can go on is not possible:
+statistics of a batch normalization, a softmax or a product over the batch. A mean over the batch
+divides by the size of the whole batch in either case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pai.dialects import sdy
+from pai.dialects.mlir import ir, parse, to_text
+from pai.dialects.program import Role, Signature
+from pai.passes.partition import partition
+from pai.passes.partition.annotations import unsharded
+from pai.passes.partition.collectives.common import body_kind, bytes_of, collectives, definition
+from pai.passes.partition.report import LocalModule
+from pai.passes.rewrite import main_function, walk, where
+from pai.passes.strategy.candidates import input_extents
+from pai.passes.strategy.pipeline.flow import Flow
+from pai.runtime.mesh import AxisRef, Mesh, Sharding
+
+TIME = "time"
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """A sum over microbatches.
+
+    Args:
+        where: the user's place of the operation that makes the addends.
+        num_bytes: of the sum.
+        dtype: its element type.
+    """
+
+    where: str
+    num_bytes: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Offence:
+    """Something that needs the whole batch.
+
+    Args:
+        op: the operation that makes what other microbatches would have to know.
+        where: the user's place of it.
+        why: one sentence.
+    """
+
+    op: str
+    where: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Legality:
+    """Whether, and with what accumulators, a step may be cut into microbatches.
+
+    Args:
+        batch: size of the batch; 0 when the inputs have none in common.
+        accumulators: in program order.
+        offences: why not, in program order; none when it is legal.
+    """
+
+    batch: int
+    accumulators: tuple[Accumulator, ...] = ()
+    offences: tuple[Offence, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether microbatches give the same step."""
+        return not self.offences
+
+    @property
+    def accumulator_bytes(self) -> int:
+        """Bytes of all accumulators, unsharded."""
+        return sum(accumulator.num_bytes for accumulator in self.accumulators)
+
+
+def microbatching(module: ir.Module, signature: Signature) -> Legality:
+    """Return whether the step in ``module`` may be cut into microbatches along its batch.
+
+    Args:
+        module: simplified StableHLO, one function; it is not changed, shardings in it are ignored.
+        signature: its arguments and results; dimension 0 of the inputs is the batch.
+
+    Raises:
+        UnsupportedOp, PassFailure: when the step cannot be partitioned.
+    """
+    batch = input_extents(signature).get(0, 0)
+    if batch < 2:
+        why = "the inputs have no first dimension in common that could be split"
+        return Legality(batch, offences=(Offence("func.func", "@main", why),))
+    pieces = next(n for n in range(2, batch + 1) if batch % n == 0)
+    copy = parse(to_text(module, locations=True), "step", module.context)
+    manual = _drop_shardings(copy)
+    if manual is not None:
+        why = "its body is laid out by hand over devices"
+        return Legality(batch, offences=(Offence(manual.name, where(manual), why),))
+    _split_over_time(copy, signature, batch, pieces)
+    local = partition(copy, Mesh(((TIME, pieces),)), gather_factors=False)
+    return _judge(local, batch)
+
+
+def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces: int) -> None:
+    """Put the shardings on ``@main``: inputs split along the batch, the rest closed."""
+    sdy.set_mesh(module, Mesh(((TIME, pieces),)))
+    main = main_function(module)
+    with module.context:
+        given = {}
+        for index, value in enumerate(signature.arguments):
+            split = value.role is Role.INPUT and value.shape[:1] == (batch,)
+            dims: list[tuple[AxisRef, ...]] = [()] * len(value.shape)
+            if split:
+                dims[0] = (AxisRef(TIME),)
+            given[index] = sdy.sharding_attr(Sharding(tuple(dims)))
+        sdy.set_argument_shardings(main, given)
+        sdy.set_result_shardings(
+            main,
+            {
+                index: sdy.sharding_attr(Sharding.replicated(len(value.shape)))
+                for index, value in enumerate(signature.results)
+                if value.updates or value.shape[:1] != (batch,)
+            },
+        )
+
+
+def _drop_shardings(module: ir.Module) -> ir.Operation | None:
+    """Remove what the module says of sharding; return an operation that cannot do without."""
+    for op in list(walk(module.operation)):
+        if op.name in ("sdy.sharding_constraint", "sdy.reshard"):
+            op.results[0].replace_all_uses_with(op.operands[0])
+            op.erase()
+        elif op.name == "sdy.sharding_group":
+            op.erase()
+        elif op.name.startswith("sdy.") and op.name != "sdy.mesh":
+            return op
+    for mesh in list(sdy.mesh_ops(module)):
+        mesh.operation.erase()
+    unsharded(module)
+    return None
+
+
+def _judge(local: LocalModule, batch: int) -> Legality:
+    """Sort the collectives of the partitioned step into accumulators and offences."""
+    flow = Flow(local)
+    accumulators: list[Accumulator] = []
+    offences: list[Offence] = []
+    for op in collectives(local.module):
+        for operand, result in zip(op.operands, op.results, strict=True):
+            why = _why_not(op, result, flow)
+            maker = definition(operand) or op
+            if why:
+                offences.append(Offence(maker.name, where(maker), why))
+            else:
+                dtype = str(ir.RankedTensorType(result.type).element_type)
+                accumulators.append(Accumulator(where(maker), bytes_of(result), dtype))
+    return Legality(batch, tuple(accumulators), tuple(dict.fromkeys(offences)))
+
+
+def _why_not(op: ir.Operation, result: ir.Value, flow: Flow) -> str:
+    """Return why a value that microbatches share is no accumulator, "" when it is one."""
+    kind = op.name.removeprefix("stablehlo.")
+    if kind != "all_reduce":
+        return f"its values of the whole batch are needed at once (an {kind} over time)"
+    if (body := body_kind(op)) != "add":
+        return f"its {body} over the whole batch is no sum"
+    user = flow.microbatch_user(result)
+    if user is not None:
+        return f"every microbatch needs its sum over the whole batch: {where(user)}"
+    user = flow.nonlinear_in_loop(op, result)
+    if user is not None:
+        return f"a loop needs its sum over the whole batch in every iteration: {where(user)}"
+    return ""
