@@ -1,0 +1,359 @@
+"""search_hybrids: how many stages, tensor shards, replicas and microbatches, ZeRO and recompute.
+
+This is the outer level of a hierarchical search. The inner one (which dimension every operation
+splits over the tensor axis: ``intra/``, or a split written by hand: ``transformer.py``) gives the
+work of one device for each size of the tensor axis and of the microbatch; that work does not depend
+on how many stages or replicas there are. What is left is a grid of a few thousand points, each a
+closed form (``step.py``, ``memory.py``), so the time to search hardly grows with the devices.
+
+Every point of the plain families (``FAMILIES``) is in the grid, so the best is never modelled worse
+than they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from pai.passes.strategy.kernels import Kernels
+from pai.passes.strategy.memory import MemoryCost, State, memory_cost
+from pai.passes.strategy.placement import axis_orders, collective_time, send_time
+from pai.passes.strategy.step import Execution, Network, StepCost, step_cost
+from pai.passes.strategy.workload import Workload
+from pai.runtime.errors import InfeasiblePlan
+from pai.runtime.mesh import Mesh
+from pai.runtime.topology import ClusterSpec
+
+STAGE, DATA, TENSOR = "stage", "data", "tensor"
+
+Workloads = Callable[[int, int], Workload | None]
+"""The work of one device for a size of the tensor axis and a number of samples; None: no such."""
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """One point of the grid.
+
+    Args:
+        stages: pipeline stages.
+        virtual: chunks of layers on each device.
+        tensor: devices that share every layer.
+        replicas: data-parallel replicas.
+        microbatch: samples of one microbatch of one replica.
+        microbatches: microbatches of one replica in a step.
+        zero: ZeRO stage, 0 to 3.
+        recompute: what layers recompute: a name of ``Segment.recompute``.
+        order: the mesh axes, outermost first.
+    """
+
+    stages: int = 1
+    virtual: int = 1
+    tensor: int = 1
+    replicas: int = 1
+    microbatch: int = 1
+    microbatches: int = 1
+    zero: int = 0
+    recompute: str = "none"
+    order: tuple[str, ...] = (STAGE, DATA, TENSOR)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        sizes = {STAGE: self.stages, DATA: self.replicas, TENSOR: self.tensor}
+        return Mesh(tuple((name, sizes[name]) for name in self.order))
+
+    @property
+    def schedule(self) -> str:
+        """The name of the pipeline's schedule."""
+        if self.stages == 1:
+            return "none"
+        return "interleaved" if self.virtual > 1 else "1f1b"
+
+    @property
+    def name(self) -> str:
+        """A short name that tells it from all others."""
+        parts = [
+            f"stages={self.stages}" + (f"x{self.virtual}" if self.virtual > 1 else ""),
+            f"data={self.replicas}",
+            f"tensor={self.tensor}",
+            f"microbatches={self.microbatches}x{self.microbatch}",
+        ]
+        parts += [f"zero={self.zero}"] if self.zero else []
+        parts += [f"recompute={self.recompute}"] if self.recompute != "none" else []
+        return " ".join(parts)
+
+    @property
+    def execution(self) -> Execution:
+        """The same in the terms of ``step.py``."""
+        return Execution(
+            stages=self.stages,
+            microbatches=self.microbatches,
+            virtual=self.virtual,
+            data=(DATA,),
+            replicas=self.replicas,
+            zero=self.zero,
+            recompute=self.recompute,
+            stage_axes=(STAGE,),
+            overlap_send=True,
+            overlap_reduce=True,
+        )
+
+
+@dataclass(frozen=True)
+class HybridCost:
+    """A point with what it costs."""
+
+    hybrid: Hybrid
+    step: StepCost
+    memory: MemoryCost
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of a step."""
+        return self.step.total
+
+
+FAMILIES: dict[str, Callable[[Hybrid], bool]] = {
+    "data parallel": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 0,
+    "ZeRO-1": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 1,
+    "ZeRO-2": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 2,
+    "ZeRO-3": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 3,
+    "tensor and data parallel": lambda h: h.stages == 1 and h.tensor > 1 and h.zero < 2,
+    "Megatron grid": lambda h: h.zero < 2,
+}
+"""The plain ways to spread a training step, which are always scored."""
+
+
+@dataclass(frozen=True)
+class HybridOptions:
+    """What is tried.
+
+    Args:
+        tensor: most devices that share a layer.
+        stages: most pipeline stages.
+        microbatch: most samples of a microbatch.
+        virtual: numbers of chunks of a stage.
+        zero: ZeRO stages; 2 and 3 go with one stage, because every microbatch would gather.
+        state: bytes of training state of a parameter.
+        memory_share: part of a device's memory that a plan may fill.
+    """
+
+    tensor: int = 64
+    stages: int = 128
+    microbatch: int = 16
+    virtual: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    zero: tuple[int, ...] = (0, 1, 2, 3)
+    state: State = field(default_factory=State)
+    memory_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class HybridResult:
+    """What the search found.
+
+    Args:
+        best: those that fit, fastest first.
+        families: the fastest of each plain family that fits, or None.
+        scored: points costed.
+        smallest: the point that needs the least memory.
+    """
+
+    best: tuple[HybridCost, ...]
+    families: tuple[tuple[str, HybridCost | None], ...]
+    scored: int
+    smallest: HybridCost
+
+
+def search_hybrids(
+    workloads: Workloads,
+    batch: int,
+    cluster: ClusterSpec,
+    options: HybridOptions = HybridOptions(),
+    *,
+    keep: int = 32,
+) -> HybridResult:
+    """Return the fastest points of the grid that fit the memory.
+
+    Args:
+        workloads: the inner level.
+        batch: samples of a step, all replicas together.
+        cluster: the devices; the slowest kind counts.
+        options: what is tried.
+        keep: how many points to return.
+
+    Raises:
+        InfeasiblePlan: when nothing fits; names the least that a point needs.
+    """
+    grid = _Grid(workloads, batch, cluster, options)
+    limit = cluster.memory_bytes * options.memory_share
+    scored = [(point, grid.memory(point)) for point in grid.points()]
+    if not scored:
+        raise InfeasiblePlan(
+            f"a batch of {batch} cannot be spread over {cluster.num_devices} devices",
+            cluster.name,
+            "use a batch that the replicas divide, or fewer devices",
+        )
+    fitting = [(point, memory) for point, memory in scored if memory.total <= limit]
+    smallest, needs = min(scored, key=lambda pair: (pair[1].total, pair[0].name))
+    if not fitting:
+        raise _infeasible(smallest, needs, limit, cluster)
+    costs = [HybridCost(point, grid.step(point), memory) for point, memory in fitting]
+    costs.sort(key=_rank)
+    families = tuple(
+        (name, next((cost for cost in costs if belongs(cost.hybrid)), None))
+        for name, belongs in FAMILIES.items()
+    )
+    best = sorted((grid.placed(cost) for cost in costs[:keep]), key=_rank)
+    return HybridResult(
+        tuple(best), families, len(scored), HybridCost(smallest, grid.step(smallest), needs)
+    )
+
+
+def cost_hybrid(
+    hybrid: Hybrid,
+    workload: Workload,
+    cluster: ClusterSpec,
+    options: HybridOptions = HybridOptions(),
+) -> HybridCost:
+    """Return what one point costs, whether it fits or not."""
+    step = step_cost(workload, hybrid.execution, slowest_kernels(cluster), network(hybrid, cluster))
+    return HybridCost(hybrid, step, memory_cost(workload, hybrid.execution, options.state))
+
+
+def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:
+    """Return the times of collectives over the axes of a point."""
+    mesh = hybrid.mesh
+    stride = mesh.num_devices // hybrid.stages if hybrid.order[0] == STAGE else 0
+
+    @functools.cache
+    def seconds(kind: str, num_bytes: float, axes: tuple[str, ...]) -> float:
+        if kind != "send":
+            return collective_time(kind, num_bytes, mesh, axes, cluster)
+        if stride:
+            concurrent = min(stride, cluster.hosts[0].devices)
+            return send_time(num_bytes, 0, stride % mesh.num_devices, cluster, concurrent)
+        return collective_time("collective_permute", num_bytes, mesh, axes, cluster)
+
+    return seconds
+
+
+def slowest_kernels(cluster: ClusterSpec) -> Kernels:
+    """Return the clock of the slowest kind of device, by its f32 rate and bandwidth."""
+    kinds = {host.device for host in cluster.hosts}
+    return Kernels.of(min(kinds, key=lambda d: (d.flops("bf16"), d.memory_bandwidth, d.kind)))
+
+
+@dataclass
+class _Grid:
+    """The points and their costs; workloads are asked for once."""
+
+    workloads: Workloads
+    batch: int
+    cluster: ClusterSpec
+    options: HybridOptions
+    known: dict[tuple[int, int], Workload | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kernels = slowest_kernels(self.cluster)
+        self.networks: dict[Mesh, Network] = {}
+
+    def workload(self, tensor: int, microbatch: int) -> Workload | None:
+        key = (tensor, microbatch)
+        if key not in self.known:
+            self.known[key] = self.workloads(tensor, microbatch)
+        return self.known[key]
+
+    def points(self) -> Iterator[Hybrid]:
+        """Yield the points, those that share work next to each other."""
+        devices = self.cluster.num_devices
+        for tensor in divisors(devices, self.options.tensor):
+            for microbatch in divisors(self.batch, self.options.microbatch):
+                workload = self.workload(tensor, microbatch)
+                if workload is None:
+                    continue
+                for stages in divisors(devices // tensor, self.options.stages):
+                    point = Hybrid(
+                        stages=stages,
+                        tensor=tensor,
+                        replicas=devices // tensor // stages,
+                        microbatch=microbatch,
+                    )
+                    yield from self.schedules(point, workload)
+
+    def schedules(self, point: Hybrid, workload: Workload) -> Iterator[Hybrid]:
+        """Yield the ways to run a split: chunks, ZeRO stage, recompute."""
+        if self.batch % (point.replicas * point.microbatch):
+            return
+        layers = max(segment.repeat for segment in workload.segments)
+        count = self.batch // (point.replicas * point.microbatch)
+        choices = max((s.recompute for s in workload.segments), key=len)
+        if point.stages > layers:
+            return
+        for virtual in self.options.virtual if point.stages > 1 else (1,):
+            if virtual > 1 and (count % point.stages or not interleaves(layers, point, virtual)):
+                continue
+            for zero in self.options.zero if point.replicas > 1 else (0,):
+                if zero > 1 and point.stages > 1:
+                    continue
+                for choice in choices:
+                    yield replace(
+                        point,
+                        virtual=virtual,
+                        microbatches=count,
+                        zero=zero,
+                        recompute=choice.name,
+                    )
+
+    def memory(self, point: Hybrid) -> MemoryCost:
+        """Return the memory of a point."""
+        return memory_cost(self._of(point), point.execution, self.options.state)
+
+    def step(self, point: Hybrid) -> StepCost:
+        """Return the time of a point."""
+        if point.mesh not in self.networks:
+            self.networks[point.mesh] = network(point, self.cluster)
+        links = self.networks[point.mesh]
+        return step_cost(self._of(point), point.execution, self.kernels, links)
+
+    def placed(self, cost: HybridCost) -> HybridCost:
+        """Return a point in the order of axes on the cluster that is fastest."""
+        orders = axis_orders(cost.hybrid.mesh.axes, self.cluster)
+        points = [replace(cost.hybrid, order=tuple(name for name, _ in order)) for order in orders]
+        others = [HybridCost(point, self.step(point), cost.memory) for point in points]
+        return min([cost, *others], key=lambda other: other.seconds)
+
+    def _of(self, point: Hybrid) -> Workload:
+        workload = self.workload(point.tensor, point.microbatch)
+        assert workload is not None, point
+        return workload
+
+
+def interleaves(layers: int, point: Hybrid, virtual: int) -> bool:
+    """Whether stages of ``virtual`` chunks need hold no more layers than those of one chunk."""
+    chunk = math.ceil(layers / (point.stages * virtual))
+    return virtual * chunk == math.ceil(layers / point.stages)
+
+
+def divisors(number: int, most: int) -> list[int]:
+    """Return the divisors of ``number`` up to ``most``, ascending."""
+    return [n for n in range(1, min(number, most) + 1) if number % n == 0]
+
+
+def _rank(cost: HybridCost) -> tuple[float, float, str]:
+    return (cost.seconds, cost.memory.total, cost.hybrid.name)
+
+
+def _infeasible(
+    point: Hybrid, needs: MemoryCost, limit: float, cluster: ClusterSpec
+) -> InfeasiblePlan:
+    parts = {name: getattr(needs, name) for name in vars(needs)}
+    largest = max(parts, key=lambda name: parts[name])
+    return InfeasiblePlan(
+        f"no plan fits: the smallest ({point.name}) needs {needs.total / 2**30:.1f} GiB of "
+        f"{limit / 2**30:.1f} GiB a device, most of it {largest} "
+        f"({parts[largest] / 2**30:.1f} GiB)",
+        cluster.name,
+        "use more devices, devices with more memory, a smaller batch, or a narrower type",
+    )
