@@ -320,3 +320,11 @@ def test_more_ports_are_never_slower(cluster, kind, size, ports):
     many = dataclasses.replace(few, links=(*few.links[:1], ("host", LinkSpec(0, 1e9, ports=ports))))
     slow = collective_time(kind, size, mesh, ("a",), few)
     assert collective_time(kind, size, mesh, ("a",), many) <= slow * (1 + 1e-12)
+
+
+def test_factors_alone_take_the_slowest_kind_of_host():
+    slow = HostSpec(DEVICE, 4, (("host", LinkSpec(2e-2, 1e7, ports=1)),))
+    links = (("chip", LinkSpec(1e-3, 1e9)), ("host", LinkSpec(1e-2, 1e8)))
+    mixed = ClusterSpec("c", (HostSpec(DEVICE, 4), slow), links)
+    expected = 2e-2 + 1 / 2 * 8e6 / (1e7 / 4)  # four groups share the one port
+    assert group_seconds("all_gather", 8e6, (("host", 2),), mixed) == pytest.approx(expected)
