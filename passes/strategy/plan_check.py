@@ -72,8 +72,13 @@ def _check_devices(file: PlanFile, cluster: ClusterSpec) -> None:
     if used == have or (plan.objective != "latency" and used < have):
         return
     made = f"{used} devices" + (f" in {plan.replicas} copies" if plan.replicas > 1 else "")
+    stages = plan.pipeline.stages
+    if stages > 1:
+        made += f" in {stages} stages"
+    said = file.document.root().data
+    path: tuple[str, ...] = ("pipeline", "stages") if stages > 1 else ("mesh",)
     raise file.error(
-        ("devices",) if "devices" in file.document.root().data else ("mesh",),
+        ("devices",) if "devices" in said else path,
         f"the plan's mesh makes {made} but cluster '{cluster.name}' has {have}",
         f"pass --devices {used} or change [mesh]",
         InvalidCluster,
