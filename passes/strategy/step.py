@@ -240,6 +240,35 @@ class _Step:
         return owned * self.run.update_bytes / self.kernels.bandwidth
 
 
+@dataclass(frozen=True)
+class SegmentSeconds:
+    """Seconds of one segment for one microbatch, exposed collectives included.
+
+    Args:
+        forward: the forward pass.
+        backward: gradients by activations, with recomputation.
+        weight: gradients by weights.
+    """
+
+    forward: float
+    backward: float
+    weight: float
+
+
+def segment_seconds(
+    segment: Segment, run: Execution, kernels: Kernels, network: Network
+) -> SegmentSeconds:
+    """Return the passes of one segment; they add up to what ``step_cost`` takes for it."""
+    model = _Step(run, kernels, network)
+    forward = model.tasks(segment.forward)
+    if run.zero == 3 and run.replicas > 1:
+        forward = model.beside(forward, model.gathering(segment)[0])
+    kept = Stream(segment.parameters * run.gradient_bytes)
+    weight = kernels.seconds((*segment.weight_backward, kept)).total
+    backward = model.segment(segment).total - forward.total - weight
+    return SegmentSeconds(forward.total, backward, weight)
+
+
 def spread(layers: int, stages: int) -> list[float]:
     """Return layers by stage; what is left over goes to stages away from the ends.
 
