@@ -76,9 +76,10 @@ def _check_devices(file: PlanFile, cluster: ClusterSpec) -> None:
     if stages > 1:
         made += f" in {stages} stages"
     said = file.document.root().data
-    path: tuple[str, ...] = ("pipeline", "stages") if stages > 1 else ("mesh",)
+    path = next((key for key in ("devices", "stages") if key in said), "mesh")
+    pipelined = stages > 1 and path == "mesh"
     raise file.error(
-        ("devices",) if "devices" in said else path,
+        ("pipeline", "stages") if pipelined else (path,),
         f"the plan's mesh makes {made} but cluster '{cluster.name}' has {have}",
         f"pass --devices {used} or change [mesh]",
         InvalidCluster,

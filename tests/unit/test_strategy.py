@@ -187,7 +187,7 @@ def test_an_edit_is_honoured_and_costed_again(tmp_path):
             InvalidSharding,
             r"p\.toml:5: .*1 dim.* has 2",
         ),
-        ("stages = 2\n" + HAND, InvalidCluster, r"p\.toml:2: .*makes 16 devices"),
+        ("stages = 2\n" + HAND, InvalidCluster, r"p\.toml:1: .*makes 16 devices"),
     ],
 )
 def test_plans_that_do_not_fit_the_program(tmp_path, text, error, message):
