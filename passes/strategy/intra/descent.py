@@ -98,9 +98,11 @@ def _one_axis(
 
 
 def joint(
-    problem: Problem, coster: Coster, start: Sequence[State], limits: Limits
+    problem: Problem,
+    coster: Coster,
+    domains: Sequence[Sequence[State]],
+    start: Sequence[State],
+    limits: Limits,
 ) -> Solved:
-    """Solve for all axes at once, from given states."""
-    sizes = coster.prices.sizes
-    domains = [list(node.states(sizes)) for node in problem.nodes]
+    """Solve for all axes at once, over all states of each node, from given ones."""
     return Program(problem, coster, domains, problem.limit).solve(limits, start)

@@ -18,8 +18,8 @@ import numpy as np
 from pai.dialects.mlir import ir
 
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
-from pai.passes.partition.fold_layers import find_layers
-from pai.passes.strategy.intra.graph import FlowGraph
+from pai.passes.partition.fold_layers import Layers, find_layers
+from pai.passes.strategy.intra.graph import FlowGraph, Phase
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Folded:
         classes: the class of each node.
         layers: how many layers repeat; 1 when none do.
         layered: per class, whether its members are one of each layer.
+        crossing: classes of forward operations that another layer reads.
     """
 
     graph: FlowGraph
@@ -41,6 +42,7 @@ class Folded:
     classes: list[int]
     layers: int
     layered: list[bool]
+    crossing: set[int]
 
     def representative(self, number: int) -> int:
         """Return the node that stands for a class: one in the middle."""
@@ -68,9 +70,24 @@ def fold_graph(graph: FlowGraph, *, fold: bool = True) -> Folded:
         members[number].append(node)
         classes.append(number)
     operands = [_operands(graph, nodes, classes) for nodes in members]
+    crossing = _crossing(graph, layers, classes) if layers is not None else set()
     sizes = Counter(len(m) for m, inside in zip(members, layered, strict=True) if inside)
     count = sizes.most_common(1)[0][0] if sizes else 1
-    return Folded(graph, members, operands, classes, count, layered)
+    return Folded(graph, members, operands, classes, count, layered, crossing)
+
+
+def _crossing(graph: FlowGraph, layers: Layers, classes: list[int]) -> set[int]:
+    """Return the classes whose values go from layer to layer in the forward pass."""
+    chain, layer = layers.chain.tolist(), layers.layer.tolist()
+    out = set()
+    for node, values in enumerate(graph.flow.operands):
+        if chain[node] < 0 or graph.phase[node] is not Phase.FORWARD:
+            continue
+        for value in values:
+            source = value >> RESULT_BITS
+            if chain[source] >= 0 and layer[source] != layer[node]:
+                out.add(classes[source])
+    return out
 
 
 def _operands(graph: FlowGraph, nodes: list[int], classes: list[int]) -> list[Counter[int]]:

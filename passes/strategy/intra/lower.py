@@ -26,6 +26,7 @@ class Lowered:
     Args:
         merged: where it comes from.
         problem: nodes and edges.
+        microbatches: parts in which the batch is run.
         clusters: node by group of values.
         heavies: node by class of a heavy operation.
         factors: per node, the factor of each set of elements.
@@ -36,6 +37,7 @@ class Lowered:
 
     merged: Merged
     problem: Problem
+    microbatches: int = 1
     clusters: dict[int, int] = field(default_factory=dict)
     heavies: dict[int, int] = field(default_factory=dict)
     factors: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -67,9 +69,15 @@ class Lowered:
         return folded.graph.names[folded.representative(number)]
 
 
-def lower(merged: Merged) -> Lowered:
-    """Return the problem of a merged graph, without its memory (``memory.py``)."""
-    out = Lowered(merged, Problem([], []))
+def lower(merged: Merged, microbatches: int = 1) -> Lowered:
+    """Return the problem of a merged graph, without its memory (``memory.py``).
+
+    Args:
+        merged: the clusters and links.
+        microbatches: parts in which the batch is run; what is gathered from storage for one part
+            is gathered again for the next.
+    """
+    out = Lowered(merged, Problem([], []), microbatches)
     _clusters(out)
     _heavies(out)
     _edges(out)
@@ -162,6 +170,8 @@ def _edges(out: Lowered) -> None:
         found[edge].append(link)
     for edge, links in found.items():
         count = sum(link.count for link in links)
+        if edge.hidden and links[0].source.value >= 0 and links[0].place >= 0:
+            count *= out.microbatches if edge.phase in ("forward", "backward") else 1
         out.problem.edges.append(replace(edge, count=count))
         out.edge_links.append(links)
 
@@ -212,6 +222,7 @@ def _products(out: Lowered) -> None:
     folded = out.merged.folded
     flow = folded.graph.flow
     fused = _fused_products(out)
+    narrow = _narrowest(out, fused)
     for number, index in out.heavies.items():
         op = flow.operations[folded.representative(number) - flow.arguments]
         split, node = out.merged.splits[number], out.problem.nodes[index]
@@ -220,7 +231,8 @@ def _products(out: Lowered) -> None:
         if parts is not None:
             node.products.append(
                 Product(
-                    parts.rows, parts.columns, parts.sums, parts.batch, parts.dtype, count,
+                    parts.rows, parts.columns, parts.sums, parts.batch,
+                    narrow if number in fused else parts.dtype, count,
                     _POOL[phase], parts.extra, number in fused, out.causal,
                 )
             )  # fmt: skip
@@ -237,6 +249,19 @@ def _fused_products(out: Lowered) -> set[int]:
             if end.value >= 0 and other.heavy >= 0 and out.merged.group(end.value) in out.scores:
                 found.add(other.heavy)
     return found
+
+
+def _narrowest(out: Lowered, fused: set[int]) -> str:
+    """Return the narrowest type that attention's products read: fused kernels multiply in it.
+
+    Scores that automatic differentiation leaves in a wider type never exist there.
+    """
+    read = [
+        link.tensor
+        for link in out.merged.links
+        if link.target.heavy in fused and link.source.value >= 0
+    ]
+    return min((t for t in read), key=lambda t: (t.itemsize, t.dtype)).dtype if read else ""
 
 
 def _traffic(out: Lowered) -> None:

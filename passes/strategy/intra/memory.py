@@ -8,7 +8,8 @@ from queries and keys (Korthikanti et al., "Reducing Activation Recomputation", 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
+from dataclasses import replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.intra.graph import Phase
@@ -18,24 +19,26 @@ from pai.passes.strategy.intra.rules import MOVING
 
 SMALL = 8
 """An operand this many times smaller than another does not count when values are recomputed."""
+FORWARD_END, UPDATE = "after the forward pass", "before the update"
 _KEEPS = MOVING | {"stablehlo.convert"}
 
 
-def add_memory(lowered: Lowered, limit: float) -> None:
+def add_memory(lowered: Lowered, limit: float, microbatches: int = 1) -> None:
     """Enter the points of memory into the problem.
 
     Args:
         lowered: the problem without memory.
         limit: bytes of one device.
+        microbatches: parts in which the batch is run, one after the other.
     """
     problem = lowered.problem
     problem.limit = limit
     stored = argument_bytes(lowered)
-    kept = [held for _, held in saved(lowered)]
-    problem.memory["after the forward pass"] = [*stored, *kept]
+    kept = [replace(h, num_bytes=h.num_bytes / microbatches) for _, h in saved(lowered)]
+    problem.memory[FORWARD_END] = [*stored, *kept]
     gradients = gradient_bytes(lowered)
     if gradients:
-        problem.memory["before the update"] = [*stored, *gradients]
+        problem.memory[UPDATE] = [*stored, *gradients]
 
 
 def held(lowered: Lowered, value: int, count: int) -> Held:
@@ -119,15 +122,3 @@ def _root(lowered: Lowered, value: int, *, whole: bool) -> int:
         if len(big) != 1 or largest > 2 * merged.tensors[value].num_bytes:
             return value
         value = big[0]
-
-
-def layer_inputs(lowered: Lowered) -> list[tuple[int, Held]]:
-    """Return what full recomputation saves: what layers hand to each other in the forward pass."""
-    folded = lowered.merged.folded
-    crossing: dict[int, int] = defaultdict(int)
-    for value, what in saved(lowered):
-        if not folded.layered[value >> RESULT_BITS]:
-            crossing[value] = 1
-            continue
-        del what
-    return [(value, held(lowered, value, 1)) for value in crossing]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
@@ -24,10 +24,14 @@ from pai.passes.strategy.intra.memory import add_memory
 from pai.passes.strategy.intra.merge import merge
 from pai.passes.strategy.intra.prices import Prices
 from pai.passes.strategy.intra.problem import State, steps
+from pai.passes.strategy.intra.recompute import recompute_layers
 from pai.passes.strategy.plan import Plan, TensorLayout
 from pai.runtime.errors import InfeasiblePlan
 from pai.runtime.mesh import Mesh, Sharding
 from pai.runtime.topology import ClusterSpec
+
+BINDING, TOLERANCE = 0.95, 1e-6
+"""Part of the memory from which on recomputation is tried; what counts as not over the limit."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,21 @@ class IntraOptions:
         orders: orders of the axes to try.
         refine_s: seconds for the joint program of all axes after them; 0 leaves it out, and then
             no gap is known for meshes of several axes.
+        joint_states: most states of all nodes together for which the joint program is built.
         limits: of each program over one axis.
+        microbatches: parts in which the batch is run: activations shrink, and what is gathered
+            from storage is gathered for every part.
+        recompute: ``none``, ``full``, or ``auto``: full where the memory binds and it is faster.
         must_fit: raise when nothing fits the memory, instead of returning what exceeds it least.
     """
 
     fold: bool = True
-    orders: int = 2
-    refine_s: float = 0.0
+    orders: int = 1
+    refine_s: float = 10.0
+    joint_states: int = 4000
     limits: Limits = field(default_factory=Limits)
+    microbatches: int = 1
+    recompute: str = "auto"
     must_fit: bool = True
 
 
@@ -84,6 +95,7 @@ class IntraSolution:
         memory_bytes: most bytes of one device.
         memory: bytes by point of the step.
         collectives: what moves.
+        recompute: ``none``, or ``full`` for the repeated layers.
         gap: how far ``time_s`` is above the proven bound at most, relative; None when no bound of
             the joint program is known.
         timed_out: whether a time limit struck; then the result may differ from run to run.
@@ -99,6 +111,7 @@ class IntraSolution:
     memory_bytes: int
     memory: tuple[tuple[str, int], ...]
     collectives: tuple[IntraCollective, ...]
+    recompute: str
     gap: float | None
     timed_out: bool
     states: tuple[State, ...] = field(repr=False, default=())
@@ -126,12 +139,15 @@ def solve_intra(
     Raises:
         InfeasiblePlan: when nothing fits the memory, unless ``options.must_fit`` is not set.
     """
-    lowered = read_problem(module, signature, memory_limit_bytes, fold=options.fold)
+    lowered = read_problem(module, signature, memory_limit_bytes, options)
     return solve_problem(lowered, signature, mesh, cluster, options)
 
 
 def read_problem(
-    module: ir.Module, signature: Signature, memory_limit_bytes: float, *, fold: bool = True
+    module: ir.Module,
+    signature: Signature,
+    memory_limit_bytes: float,
+    options: IntraOptions = IntraOptions(),
 ) -> Lowered:
     """Return the problem of a module; it can be solved for many meshes.
 
@@ -139,11 +155,11 @@ def read_problem(
         module: simplified; not changed, and to be kept while the problem is in use.
         signature: its arguments and results.
         memory_limit_bytes: what one device may hold.
-        fold: search one of the layers that repeat.
+        options: ``fold`` and ``microbatches`` count.
     """
     graph = read_module(main_function(module).operation, signature)
-    lowered = lower(merge(fold_graph(graph, fold=fold)))
-    add_memory(lowered, memory_limit_bytes)
+    lowered = lower(merge(fold_graph(graph, fold=options.fold)), options.microbatches)
+    add_memory(lowered, memory_limit_bytes, options.microbatches)
     return lowered
 
 
@@ -155,25 +171,70 @@ def solve_problem(
     options: IntraOptions = IntraOptions(),
 ) -> IntraSolution:
     """Return layouts of the program of ``read_problem`` on a mesh; see ``solve_intra``."""
+    prices = Prices(mesh, cluster)
+    found = []
+    limit = lowered.problem.limit
+    if options.recompute != "full":
+        found.append(_search(lowered, prices, options, "none"))
+    if options.recompute == "full" or (
+        options.recompute == "auto" and found[0].used > BINDING * limit
+    ):
+        again = recompute_layers(lowered)
+        if again is not None:
+            found.append(_search(again, prices, options, "full"))
+    if not found:
+        found.append(_search(lowered, prices, options, "none"))
+    best = min(found, key=lambda f: (f.used > limit * (1 + TOLERANCE), f.objective))
+    if options.must_fit and best.used > limit * (1 + TOLERANCE):
+        raise _infeasible(best.memory, limit, mesh)
+    return _solution(best, signature, mesh)
+
+
+@dataclass(frozen=True)
+class _Found:
+    lowered: Lowered
+    coster: Coster
+    states: list[State]
+    objective: float
+    bound: float | None
+    timed_out: bool
+    recompute: str
+    memory: dict[str, float]
+
+    @property
+    def used(self) -> float:
+        return max(self.memory.values(), default=self.lowered.problem.fixed_bytes)
+
+
+def _search(lowered: Lowered, prices: Prices, options: IntraOptions, recompute: str) -> _Found:
+    """Solve axis by axis, then all axes at once where that is not too large."""
     problem = lowered.problem
-    coster = Coster(problem, Prices(mesh, cluster))
+    coster = Coster(problem, prices)
     found = descend(problem, coster, options.limits, options.orders)
-    states, objective, timed_out = found.states, found.objective, found.timed_out
-    bound = found.bound
-    if options.refine_s and len(mesh.axes) > 1:
-        limits = Limits(options.refine_s, options.limits.nodes, options.limits.gap)
-        better = joint(problem, coster, states, limits)
-        timed_out |= better.timed_out
-        bound = better.bound
-        value = evaluate(coster, better.states, problem.limit)
-        if value < objective:
-            states, objective = better.states, value
+    states, objective, timed_out, bound = (
+        found.states, found.objective, found.timed_out, found.bound
+    )  # fmt: skip
+    if options.refine_s and len(prices.sizes) > 1:
+        domains = [list(node.states(prices.sizes)) for node in problem.nodes]
+        if sum(map(len, domains)) <= options.joint_states:
+            limits = replace(options.limits, seconds=options.refine_s)
+            better = joint(problem, coster, domains, states, limits)
+            timed_out |= better.timed_out
+            bound = better.bound
+            value = evaluate(coster, better.states, problem.limit)
+            if value < objective:
+                states, objective = better.states, value
     memory = memory_bytes(coster, states)
-    used = max(memory.values(), default=problem.fixed_bytes)
-    if options.must_fit and used > problem.limit * (1 + 1e-6):
-        raise _infeasible(memory, problem.limit, mesh)
-    layouts = Layouts(lowered, states, mesh)
+    return _Found(lowered, coster, states, objective, bound, timed_out, recompute, memory)
+
+
+def _solution(found: _Found, signature: Signature, mesh: Mesh) -> IntraSolution:
+    coster, states, bound = found.coster, found.states, found.bound
+    layouts = Layouts(found.lowered, states, mesh)
     shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
+    gap = None
+    if bound is not None:
+        gap = max(0.0, (found.objective - bound) / max(found.objective, 1e-12))
     return IntraSolution(
         mesh=mesh,
         arguments=tuple(
@@ -181,15 +242,16 @@ def solve_problem(
             for value, sharding in zip(signature.arguments, shardings, strict=True)
         ),
         constraints=layouts.constraints(),
-        time_s=objective,
+        time_s=found.objective,
         compute_s=sum(coster.node(n, state) for n, state in enumerate(states)),
-        memory_bytes=int(used),
-        memory=tuple((point, int(size)) for point, size in memory.items()),
+        memory_bytes=int(found.used),
+        memory=tuple((point, int(size)) for point, size in found.memory.items()),
         collectives=_collectives(coster, states, mesh),
-        gap=None if bound is None else max(0.0, (objective - bound) / max(objective, 1e-12)),
-        timed_out=timed_out,
+        recompute=found.recompute,
+        gap=gap,
+        timed_out=found.timed_out,
         states=tuple(states),
-        lowered=lowered,
+        lowered=found.lowered,
     )
 
 
