@@ -9,6 +9,7 @@ REGISTRY: dict[str, str] = {
     "pai-dtype-cleanup": "pai.passes.simplify.dtype_cleanup:DtypeCleanup",
     "pai-cse": "pai.passes.simplify.cse:CommonSubexpressions",
     "pai-dce": "pai.passes.simplify.dce:DeadCode",
+    "pai-apply-plan": "pai.passes.strategy.apply_plan:ApplyPlan",
     "pai-auto-shard": "pai.passes.strategy.auto_shard:AutoShard",
     "pai-fold-padding": "pai.passes.partition.fold_padding:FoldPadding",
     "pai-propagate": "pai.passes.partition.propagate:Propagate",
