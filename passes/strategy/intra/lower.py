@@ -233,12 +233,12 @@ def _products(out: Lowered) -> None:
                 Product(
                     parts.rows, parts.columns, parts.sums, parts.batch,
                     narrow if number in fused else parts.dtype, count,
-                    _POOL[phase], parts.extra, number in fused, out.causal,
+                    _POOL[phase], parts.extra, number in fused, out.causal, number,
                 )
             )  # fmt: skip
         elif out.name(number) not in ("stablehlo.reshape", "stablehlo.while"):
             factors = tuple(sorted({f for row in split.results for f in row if f >= 0}))
-            node.traffic.append(Traffic(moved_bytes(op), factors, count, _POOL[phase]))
+            node.traffic.append(Traffic(moved_bytes(op), factors, count, _POOL[phase], number))
 
 
 def _fused_products(out: Lowered) -> set[int]:
@@ -280,7 +280,7 @@ def _traffic(out: Lowered) -> None:
         group = merged.group(number << RESULT_BITS)
         return group, out.phase(number)
 
-    def charge(where: tuple[int, Phase], value: int, count: int) -> None:
+    def charge(where: tuple[int, Phase], value: int, count: int, number: int) -> None:
         group, phase = where
         if group in out.scores or (group, phase, value) in charged:
             return
@@ -291,7 +291,7 @@ def _traffic(out: Lowered) -> None:
             return
         tensor = merged.tensors[value]
         factors = tuple(f for f in out.value_factors(value) if f >= 0)
-        node.traffic.append(Traffic(tensor.num_bytes, factors, count, _POOL[phase]))
+        node.traffic.append(Traffic(tensor.num_bytes, factors, count, _POOL[phase], number))
 
     for number in sorted(merged.merging):
         here = home(number)
@@ -305,11 +305,11 @@ def _traffic(out: Lowered) -> None:
                 there = home(base >> RESULT_BITS)
                 if there == here:
                     continue
-                charge(here, base, count)
+                charge(here, base, count, number)
                 if there is not None and there[0] == here[0]:
-                    charge(there, base, count)
+                    charge(there, base, count, base >> RESULT_BITS)
     for number in sorted(merged.merging):
         here = home(number)
         value = number << RESULT_BITS
         if here is not None and (value in returned or value in linked):
-            charge(here, value, len(folded.members[number]))
+            charge(here, value, len(folded.members[number]), number)

@@ -37,6 +37,7 @@ class Product:
         extra: elements summed that are no factor, as a small window.
         fused: whether it is part of fused attention.
         causal: whether half of a fused product is skipped.
+        origin: class of the operation (``fold.py``).
     """
 
     rows: tuple[int, ...]
@@ -49,6 +50,7 @@ class Product:
     extra: int = 1
     fused: bool = False
     causal: bool = False
+    origin: int = -1
 
     def local(self, sizes: Sequence[int]) -> tuple[int, int, int, int]:
         """Return rows, columns, sums and batch of one device, given its sizes of factors."""
@@ -69,12 +71,16 @@ class Product:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes that kernels of a node read or write: a tensor whose dimensions have ``factors``."""
+    """Bytes that kernels of a node read or write: a tensor whose dimensions have ``factors``.
+
+    ``origin`` is the class of the operation (``fold.py``).
+    """
 
     num_bytes: float
     factors: tuple[int, ...]
     count: int
     phase: str
+    origin: int = -1
 
 
 @dataclass

@@ -25,7 +25,9 @@ from pai.passes.strategy.intra.merge import merge
 from pai.passes.strategy.intra.prices import Prices
 from pai.passes.strategy.intra.problem import State, steps
 from pai.passes.strategy.intra.recompute import recompute_layers
+from pai.passes.strategy.intra.tasks import Tasks
 from pai.passes.strategy.plan import Plan, TensorLayout
+from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
 from pai.runtime.mesh import Mesh, Sharding
 from pai.runtime.topology import ClusterSpec
@@ -100,7 +102,9 @@ class IntraSolution:
             the joint program is known.
         timed_out: whether a time limit struck; then the result may differ from run to run.
         states: the solver's own form, per node.
-        lowered: the solver's problem.
+        lowered: the solver's problem, without recomputation.
+        prices: what it was solved with.
+        parameters: the arguments that are parameters, by number.
     """
 
     mesh: Mesh
@@ -114,8 +118,15 @@ class IntraSolution:
     recompute: str
     gap: float | None
     timed_out: bool
-    states: tuple[State, ...] = field(repr=False, default=())
-    lowered: Lowered | None = field(repr=False, compare=False, default=None)
+    states: tuple[State, ...] = field(repr=False)
+    lowered: Lowered = field(repr=False, compare=False)
+    prices: Prices = field(repr=False, compare=False)
+    parameters: frozenset[int] = field(repr=False)
+
+    def workload(self, microbatches: int = 1) -> Workload:
+        """Return what one device does for one of ``microbatches`` parts of the batch."""
+        coster = Coster(self.lowered.problem, self.prices)
+        return Tasks(self.lowered, coster, self.states, self.parameters, microbatches).workload()
 
 
 def solve_intra(
@@ -187,7 +198,7 @@ def solve_problem(
     best = min(found, key=lambda f: (f.used > limit * (1 + TOLERANCE), f.objective))
     if options.must_fit and best.used > limit * (1 + TOLERANCE):
         raise _infeasible(best.memory, limit, mesh)
-    return _solution(best, signature, mesh)
+    return _solution(best, lowered, signature, mesh)
 
 
 @dataclass(frozen=True)
@@ -228,7 +239,9 @@ def _search(lowered: Lowered, prices: Prices, options: IntraOptions, recompute: 
     return _Found(lowered, coster, states, objective, bound, timed_out, recompute, memory)
 
 
-def _solution(found: _Found, signature: Signature, mesh: Mesh) -> IntraSolution:
+def _solution(
+    found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh
+) -> IntraSolution:
     coster, states, bound = found.coster, found.states, found.bound
     layouts = Layouts(found.lowered, states, mesh)
     shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
@@ -251,7 +264,11 @@ def _solution(found: _Found, signature: Signature, mesh: Mesh) -> IntraSolution:
         gap=gap,
         timed_out=found.timed_out,
         states=tuple(states),
-        lowered=found.lowered,
+        lowered=lowered,
+        prices=coster.prices,
+        parameters=frozenset(
+            i for i, value in enumerate(signature.arguments) if value.role is Role.PARAMETER
+        ),
     )
 
 
