@@ -58,6 +58,7 @@ def test_models_without_statistics_of_the_batch_are_legal(name):
     found = microbatching(module, signature)
     assert found.ok, found.offences
     assert found.batch == BATCH
+    assert not found.prologue
     # Every gradient is accumulated, and the loss. A tied weight may be accumulated in two parts,
     # and an affine function of a sum (the gradient of a key's bias is zero) not at all.
     total = parameter_bytes(weights)
@@ -88,10 +89,13 @@ def test_the_balance_of_experts_over_the_batch_is_named():
     assert [("route(" in o.where, o.op) for o in found.offences] == [(True, "stablehlo.reduce")]
 
 
-def test_a_loss_divided_by_the_number_of_masked_tokens_is_named():
+def test_the_number_of_tokens_that_a_loss_counts_is_known_before_the_first_microbatch():
     found = microbatching(*model("bert")[:2])
-    assert len(found.offences) == 1
-    assert "bert.py:127" in found.offences[0].where
+    assert found.ok
+    (count,) = found.prologue
+    assert count.op == "stablehlo.reduce"
+    assert "bert.py:127" in count.where
+    assert count.num_bytes == 4
 
 
 X = jax.ShapeDtypeStruct((BATCH, 6), jnp.float32)
@@ -153,11 +157,14 @@ def test_a_penalty_on_the_weights_is_legal():
     assert judge(step_of(lambda w, x: jnp.mean(encode(w, x) ** 2) + 0.1 * jnp.sum(w**2))).ok
 
 
-def test_a_scale_taken_from_the_whole_batch_is_illegal():
-    def loss(w, x):
-        return jnp.mean(encode(w, x / jnp.sqrt(jnp.mean(x**2))) ** 2)
+def test_a_scale_taken_from_the_inputs_comes_first_and_one_of_activations_is_illegal():
+    def scaled(x):
+        return x / jnp.sqrt(jnp.mean(x**2))
 
-    assert not judge(step_of(loss)).ok
+    found = judge(step_of(lambda w, x: jnp.mean(encode(w, scaled(x)) ** 2)))
+    assert found.ok
+    assert [p.num_bytes for p in found.prologue] == [4]
+    assert not judge(step_of(lambda w, x: jnp.mean(scaled(encode(w, x)) ** 4))).ok
 
 
 def test_outputs_of_each_sample_are_legal():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.collectives.common import body_kind
@@ -39,9 +39,10 @@ class Flow:
 
     Args:
         local: a module partitioned over one axis, the microbatches.
+        inputs: numbers of the arguments that are split into microbatches; the others are state.
     """
 
-    def __init__(self, local: LocalModule) -> None:
+    def __init__(self, local: LocalModule, inputs: Collection[int]) -> None:
         self.users: dict[ir.Value, list[tuple[ir.Value, ir.Operation]]] = defaultdict(list)
         main = main_function(local.module)
         block = main.regions[0].blocks[0]
@@ -59,6 +60,8 @@ class Flow:
             elif op.name in _SHARED:
                 self.shared.update(op.results)
         self.varying = set(self.reach(sources, blocked=self.shared))
+        state = [value for i, value in enumerate(block.arguments) if i not in inputs]
+        self.of_state = set(self.reach(state))
 
     def reach(
         self,

@@ -4,9 +4,11 @@ The step is partitioned over a mesh of the one axis ``time``, with the inputs sp
 and everything else whole. Then each "device" is a microbatch, and what would be communicated is
 what microbatches have to know of each other. A sum over them that only values of the whole step
 follow (the update, the norm of the gradients, the loss) is an accumulator: it can be added up as
-microbatches pass. Whatever a microbatch needs from the others before it can go on is not possible:
-statistics of a batch normalization, a softmax or a product over the batch. A mean over the batch
-divides by the size of the whole batch in either case.
+microbatches pass. What microbatches need of each other and that follows from the inputs alone, as
+the number of tokens that a loss counts, can be made before the first of them: it is a prologue.
+Whatever else a microbatch needs from the others before it can go on is not possible: statistics of
+a batch normalization, a softmax or a product over the batch. A mean over the batch divides by the
+size of the whole batch in either case.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 from pai.dialects import sdy
 from pai.dialects.mlir import ir, parse, to_text
-from pai.dialects.program import Role, Signature
+from pai.dialects.program import Role, Signature, Value
 from pai.passes.partition import partition
 from pai.passes.partition.annotations import unsharded
 from pai.passes.partition.collectives.common import body_kind, bytes_of, collectives, definition
@@ -44,6 +46,21 @@ class Accumulator:
 
 
 @dataclass(frozen=True)
+class Prologue:
+    """A value of the whole batch's inputs alone that every microbatch needs.
+
+    Args:
+        op: the operation that makes what is summed or gathered.
+        where: the user's place of it.
+        num_bytes: of the value.
+    """
+
+    op: str
+    where: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
 class Offence:
     """Something that needs the whole batch.
 
@@ -65,16 +82,18 @@ class Legality:
     Args:
         batch: size of the batch; 0 when the inputs have none in common.
         accumulators: in program order.
+        prologue: what to make of the whole batch's inputs before the first microbatch.
         offences: why not, in program order; none when it is legal.
     """
 
     batch: int
     accumulators: tuple[Accumulator, ...] = ()
+    prologue: tuple[Prologue, ...] = ()
     offences: tuple[Offence, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether microbatches give the same step."""
+        """Whether microbatches, behind the prologue if there is one, give the same step."""
         return not self.offences
 
     @property
@@ -105,7 +124,7 @@ def microbatching(module: ir.Module, signature: Signature) -> Legality:
         return Legality(batch, offences=(Offence(manual.name, where(manual), why),))
     _split_over_time(copy, signature, batch, pieces)
     local = partition(copy, Mesh(((TIME, pieces),)), gather_factors=False)
-    return _judge(local, batch)
+    return _judge(local, signature, batch)
 
 
 def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces: int) -> None:
@@ -115,9 +134,8 @@ def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces
     with module.context:
         given = {}
         for index, value in enumerate(signature.arguments):
-            split = value.role is Role.INPUT and value.shape[:1] == (batch,)
             dims: list[tuple[AxisRef, ...]] = [()] * len(value.shape)
-            if split:
+            if _is_split(value, batch):
                 dims[0] = (AxisRef(TIME),)
             given[index] = sdy.sharding_attr(Sharding(tuple(dims)))
         sdy.set_argument_shardings(main, given)
@@ -129,6 +147,10 @@ def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces
                 if value.updates or value.shape[:1] != (batch,)
             },
         )
+
+
+def _is_split(value: Value, batch: int) -> bool:
+    return value.role is Role.INPUT and value.shape[:1] == (batch,)
 
 
 def _drop_shardings(module: ir.Module) -> ir.Operation | None:
@@ -147,21 +169,24 @@ def _drop_shardings(module: ir.Module) -> ir.Operation | None:
     return None
 
 
-def _judge(local: LocalModule, batch: int) -> Legality:
-    """Sort the collectives of the partitioned step into accumulators and offences."""
-    flow = Flow(local)
+def _judge(local: LocalModule, signature: Signature, batch: int) -> Legality:
+    """Sort the collectives of the partitioned step."""
+    flow = Flow(local, [i for i, v in enumerate(signature.arguments) if _is_split(v, batch)])
     accumulators: list[Accumulator] = []
+    prologue: list[Prologue] = []
     offences: list[Offence] = []
     for op in collectives(local.module):
         for operand, result in zip(op.operands, op.results, strict=True):
             why = _why_not(op, result, flow)
             maker = definition(operand) or op
-            if why:
-                offences.append(Offence(maker.name, where(maker), why))
-            else:
+            if not why:
                 dtype = str(ir.RankedTensorType(result.type).element_type)
                 accumulators.append(Accumulator(where(maker), bytes_of(result), dtype))
-    return Legality(batch, tuple(accumulators), tuple(dict.fromkeys(offences)))
+            elif result in flow.of_state:
+                offences.append(Offence(maker.name, where(maker), why))
+            else:
+                prologue.append(Prologue(maker.name, where(maker), bytes_of(result)))
+    return Legality(batch, tuple(accumulators), tuple(prologue), tuple(dict.fromkeys(offences)))
 
 
 def _why_not(op: ir.Operation, result: ir.Value, flow: Flow) -> str:
