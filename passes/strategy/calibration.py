@@ -58,6 +58,7 @@ class Calibration:
         attention_forward: part of the peak rate that fused attention reaches.
         attention_backward: the same for its gradient.
         launch_s: seconds from one kernel to the next.
+        host_s: seconds that the host needs to launch a kernel, beside the device's work.
         contention: seconds that kernels lose for each second of a collective beside them.
         source: what the set was fitted to.
     """
@@ -69,20 +70,24 @@ class Calibration:
     attention_forward: float
     attention_backward: float
     launch_s: float
+    host_s: float
     contention: float
     source: str = ""
 
 
 A100 = Calibration(
     units=108,
-    gemm=0.792,
-    epilogue=1.435,
-    memory=0.704,
-    attention_forward=0.478,
-    attention_backward=0.268,
+    gemm=0.77,
+    epilogue=1.54,
+    memory=0.835,
+    attention_forward=0.544,
+    attention_backward=0.256,
     launch_s=4e-6,
-    contention=0.37,
-    source="every second row of sc21.csv, korthikanti.csv and llmfoundry_fsdp.csv's A100 rows",
+    host_s=8e-6,
+    contention=0.296,
+    source="fitted to rows 0, 2, 4, … of sc21.csv, korthikanti.csv and llmfoundry_fsdp.csv (A100); "
+    "launch_s and host_s are assumptions: kernels follow each other within 3 to 5 us, and eager "
+    "PyTorch launches one in about 8 us",
 )
 
 
@@ -115,8 +120,26 @@ TABLE: dict[str, Calibration] = {
     kind: transferred(A100, SHEETS["a100"], sheet) for kind, sheet in SHEETS.items()
 }
 TABLE["a100"] = A100
+TABLE["h100"] = replace(
+    TABLE["h100"],
+    gemm=0.605,
+    attention_forward=0.28,
+    attention_backward=0.146,
+    source="rates of products fitted to rows 0, 2, 4, … of llmfoundry_fsdp.csv (H100), the rest "
+    "the A100's",
+)
+TABLE["h200"] = TABLE["h100"]
 TABLE["core"] = Calibration(
-    1, 0.85, 1.0, 0.85, 0.6, 0.6, 1e-6, 0.2, "assumptions about one core of a server CPU"
+    units=1,
+    gemm=0.85,
+    epilogue=1.0,
+    memory=0.85,
+    attention_forward=0.6,
+    attention_backward=0.6,
+    launch_s=1e-6,
+    host_s=1e-6,
+    contention=0.2,
+    source="assumptions about one core of a server CPU",
 )
 
 

@@ -30,11 +30,13 @@ class KernelTime:
         compute: bound by arithmetic.
         memory: bound by memory bandwidth.
         launch: between kernels.
+        count: how many kernels.
     """
 
     compute: float = 0.0
     memory: float = 0.0
     launch: float = 0.0
+    count: float = 0
 
     @property
     def total(self) -> float:
@@ -43,11 +45,16 @@ class KernelTime:
 
     def __add__(self, other: KernelTime) -> KernelTime:
         return KernelTime(
-            self.compute + other.compute, self.memory + other.memory, self.launch + other.launch
+            self.compute + other.compute,
+            self.memory + other.memory,
+            self.launch + other.launch,
+            self.count + other.count,
         )
 
     def __mul__(self, times: float) -> KernelTime:
-        return KernelTime(self.compute * times, self.memory * times, self.launch * times)
+        return KernelTime(
+            self.compute * times, self.memory * times, self.launch * times, self.count * times
+        )
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,10 @@ class Kernels:
         written = dot.batch * dot.m * dot.n * size / self.bandwidth
         read = dot.batch * (dot.m + dot.n) * dot.k * size / self.bandwidth
         if read + written > arithmetic:
-            return KernelTime(0, read + written, constants.launch_s) * dot.count
+            return KernelTime(0, read + written, constants.launch_s, 1) * dot.count
         return (
-            KernelTime(arithmetic + constants.epilogue * written, 0, constants.launch_s) * dot.count
+            KernelTime(arithmetic + constants.epilogue * written, 0, constants.launch_s, 1)
+            * dot.count
         )
 
     def attention(self, attention: Attention) -> KernelTime:
@@ -125,10 +133,10 @@ class Kernels:
         moved = 2 * attention.head * (attention.batch * attention.query + kv * attention.keys)
         memory = moved * size * (2 if attention.backward else 1) / self.bandwidth
         if memory > arithmetic:
-            return KernelTime(0, memory, constants.launch_s)
-        return KernelTime(arithmetic, 0, constants.launch_s)
+            return KernelTime(0, memory, constants.launch_s, 1)
+        return KernelTime(arithmetic, 0, constants.launch_s, 1)
 
     def stream(self, stream: Stream) -> KernelTime:
         """Return the time of kernels bound by memory."""
         one = stream.num_bytes / self.bandwidth
-        return KernelTime(0, one, self.constants.launch_s) * stream.count
+        return KernelTime(0, one, self.constants.launch_s, 1) * stream.count

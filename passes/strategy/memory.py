@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pai.passes.strategy.pipeline.schedules import in_flight
 from pai.passes.strategy.step import Execution, spread
 from pai.passes.strategy.workload import Segment, Workload
 
@@ -84,12 +85,10 @@ def memory_cost(workload: Workload, run: Execution, state: State | None = None) 
     return max(costs, key=lambda cost: cost.total)
 
 
-def in_flight(run: Execution, stage: int) -> float:
+def microbatches_kept(run: Execution, stage: int) -> float:
     """Return how many microbatches' activations of all its layers a stage holds at most."""
-    if run.virtual > 1:
-        chunks = run.stages * run.virtual + run.stages - 1 - 2 * stage
-        return min(run.microbatches, max(chunks, run.virtual) / run.virtual)
-    return min(run.microbatches, run.stages - stage)
+    chunks = run.virtual
+    return in_flight(run.schedule_name, run.stages, run.microbatches, stage, chunks) / chunks
 
 
 def kept(segment: Segment, recompute: str) -> float:
@@ -104,12 +103,14 @@ def _stage(workload: Workload, run: Execution, state: State, stage: int) -> Memo
     if 0 < stage == run.stages - 1:
         parameters += workload.tied
     parts = [run.replicas if run.zero >= level else 1 for level in (3, 2, 1)]
+    if run.by_segment:
+        parts[0] = run.replicas
     live = sum(count * kept(segment, run.recompute) for segment, count in held)
     alive = (
         state.parameter * parameters / parts[0],
         state.gradient * parameters / parts[1],
         state.optimizer * parameters / parts[2],
-        live * in_flight(run, stage),
+        live * microbatches_kept(run, stage),
         max(_transient(segment, run.recompute) for segment, _ in held),
         _buffers(held, run),
     )
@@ -135,10 +136,15 @@ def _transient(segment: Segment, recompute: str) -> float:
 
 
 def _buffers(held: list[tuple[Segment, float]], run: Execution) -> float:
-    """Return gathered parameters (two layers, and all that is not a layer) and their gradients."""
-    if run.zero < 3 or run.replicas == 1:
+    """Return gathered parameters and the gradients of the largest segment.
+
+    ZeRO-3 holds two layers and all that is not a layer; ZeRO-2 by segments gathers once for both
+    passes and holds everything.
+    """
+    if not run.by_segment:
         return 0.0
-    (layer, _), *others = held
-    gathered = 2 * layer.parameters + sum(segment.parameters for segment, _ in others)
+    (layer, count), *others = held
+    gathered = (2 if run.zero == 3 else count) * layer.parameters
+    gathered += sum(segment.parameters * times for segment, times in others)
     largest = max(segment.parameters for segment, _ in held)
     return gathered * run.gather_bytes + largest * (run.gather_bytes + run.reduce_bytes)

@@ -10,7 +10,7 @@ SC'20; Y. Zhao et al., "PyTorch FSDP", VLDB 2023).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pai.passes.strategy.kernels import Kernels, KernelTime
 from pai.passes.strategy.workload import Collective, Segment, Stream, Task, Workload
@@ -36,7 +36,11 @@ class Execution:
         recompute: name of the choice that layers take.
         stage_axes: axes over which stages spread.
         overlap_send: whether interleaved chunks are sent beside the compute.
+        schedule: ``gpipe``, ``1f1b``, ``interleaved`` or ``zero-bubble``; "" is ``1f1b``, or
+            ``interleaved`` when there are chunks.
         overlap_reduce: whether gradients are reduced behind the backward pass.
+        segmented: whether ZeRO-2 gathers parameters and scatters gradients in every microbatch,
+            segment by segment (FSDP's SHARD_GRAD_OP), as ZeRO-3 always does.
         gather_bytes: bytes of a gathered parameter.
         reduce_bytes: bytes of a reduced gradient.
         gradient_bytes: bytes read and written for a parameter of this device in each backward
@@ -53,11 +57,23 @@ class Execution:
     recompute: str = "none"
     stage_axes: tuple[str, ...] = ("stage",)
     overlap_send: bool = False
+    schedule: str = ""
     overlap_reduce: bool = False
+    segmented: bool = False
     gather_bytes: float = 2
     reduce_bytes: float = 2
     gradient_bytes: float = 0
     update_bytes: float = 36
+
+    @property
+    def by_segment(self) -> bool:
+        """Whether replicas exchange parameters and gradients in every microbatch."""
+        return self.replicas > 1 and (self.zero == 3 or (self.zero == 2 and self.segmented))
+
+    @property
+    def schedule_name(self) -> str:
+        """The schedule, as ``pipeline/schedules.py`` calls it."""
+        return self.schedule or ("interleaved" if self.virtual > 1 else "1f1b")
 
 
 @dataclass(frozen=True)
@@ -95,40 +111,56 @@ class StepCost:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One segment, once, in one direction."""
+    """Work of a device, one or more passes through segments."""
 
-    kernels: KernelTime
-    communication: float
+    kernels: KernelTime = field(default_factory=KernelTime)
+    communication: float = 0.0
+    host: float = 0.0
+    weights: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.kernels.total + self.communication
+        return self.kernels.total + self.communication + self.host
 
     def __add__(self, other: _Pass) -> _Pass:
-        return _Pass(self.kernels + other.kernels, self.communication + other.communication)
+        return _Pass(
+            self.kernels + other.kernels,
+            self.communication + other.communication,
+            self.host + other.host,
+            self.weights + other.weights,
+        )
 
     def __mul__(self, times: float) -> _Pass:
-        return _Pass(self.kernels * times, self.communication * times)
+        return _Pass(
+            self.kernels * times,
+            self.communication * times,
+            self.host * times,
+            self.weights * times,
+        )
 
 
 def step_cost(workload: Workload, run: Execution, kernels: Kernels, network: Network) -> StepCost:
-    """Return the time of one step of ``workload`` run as ``run`` says."""
+    """Return the time of one step.
+
+    Args:
+        workload: the work of one device for one microbatch, after tensor and context parallelism.
+        run: stages, schedule, replicas, ZeRO stage and recompute.
+        kernels: the device's clock.
+        network: the collectives' clock, with the axes of ``workload`` and ``run``.
+    """
     model = _Step(run, kernels, network)
     stages = model.stage_passes(workload)
     slowest = max(stages, key=lambda stage: stage.total)
-    average = sum(stage.total for stage in stages) / len(stages)
     transfer = model.transfer(workload)
     work = slowest * run.microbatches
-    bubble = (run.stages - 1) / run.virtual * (average + transfer)
     reduce = model.reduce_seconds(workload, slowest.total)
-    parameters = model.stage_parameters(workload)
     return StepCost(
         compute=work.kernels.compute,
         memory_bound=work.kernels.memory + work.kernels.launch,
         exposed_communication=work.communication + transfer * run.microbatches + reduce,
-        bubble=bubble,
-        optimizer=model.update_seconds(parameters),
-        overhead=0.0,
+        bubble=model.bubble(stages, transfer),
+        optimizer=model.update_seconds(model.stage_parameters(workload)),
+        overhead=work.host,
     )
 
 
@@ -141,28 +173,29 @@ class _Step:
     network: Network
 
     def stage_passes(self, workload: Workload) -> list[_Pass]:
-        """Return forward and backward of one microbatch, by stage."""
+        """Return both passes of one microbatch, by stage."""
         layers = max(workload.segments, key=lambda segment: segment.repeat)
         place = workload.segments.index(layers)
-        first, last = workload.segments[:place], workload.segments[place + 1 :]
         middle = self.segment(layers)
         stages = [middle * count for count in spread(layers.repeat, self.run.stages)]
-        for segment in first:
+        for segment in workload.segments[:place]:
             stages[0] = stages[0] + self.segment(segment) * segment.repeat
-        for segment in last:
+        for segment in workload.segments[place + 1 :]:
             stages[-1] = stages[-1] + self.segment(segment) * segment.repeat
         return stages
 
     def segment(self, segment: Segment) -> _Pass:
         """Return both passes of one segment with its recompute and its parameters' gathering."""
         again = {r.name: r.tasks for r in segment.recompute}.get(self.run.recompute, ())
-        forward = self.tasks(segment.forward)
         kept = Stream(segment.parameters * self.run.gradient_bytes)
+        forward = self.tasks(segment.forward)
         backward = self.tasks((*segment.backward, *segment.weight_backward, *again, kept))
-        if self.run.zero < 3 or self.run.replicas == 1:
-            return forward + backward
-        gather, scatter = self.gathering(segment)
-        return self.beside(forward, gather) + self.beside(backward, gather + scatter)
+        if self.run.by_segment:
+            gather, scatter = self.gathering(segment)
+            forward = self.beside(forward, gather)
+            backward = self.beside(backward, scatter + (gather if self.run.zero == 3 else 0.0))
+        weights = self.kernels.seconds(segment.weight_backward).total
+        return forward + backward + _Pass(weights=weights)
 
     def gathering(self, segment: Segment) -> tuple[float, float]:
         """Return seconds to gather a segment's parameters and to scatter its gradients."""
@@ -178,8 +211,7 @@ class _Step:
         """Add a collective that runs beside ``work``: what is longer counts, and contention."""
         share = self.kernels.constants.contention if contention is None else contention
         slow = share * min(hidden, work.total)
-        exposed = slow + max(0.0, hidden - work.total - slow)
-        return _Pass(work.kernels, work.communication + exposed)
+        return work + _Pass(communication=slow + max(0.0, hidden - work.total - slow))
 
     def tasks(self, tasks: tuple[Task, ...]) -> _Pass:
         """Return kernels and collectives, of which hidden ones run beside the kernels."""
@@ -190,9 +222,10 @@ class _Step:
                 shown += seconds if not task.hidden else 0.0
                 hidden += seconds if task.hidden and not task.offloaded else 0.0
                 offloaded += seconds if task.hidden and task.offloaded else 0.0
-        work = self.beside(_Pass(self.kernels.seconds(tasks), 0.0), hidden)
-        work = self.beside(work, offloaded, contention=0.0)
-        return _Pass(work.kernels, work.communication + shown)
+        kernels = self.kernels.seconds(tasks)
+        waits = max(0.0, kernels.count * self.kernels.constants.host_s - kernels.total)
+        work = self.beside(_Pass(kernels, host=waits), hidden)
+        return self.beside(work, offloaded, contention=0.0) + _Pass(communication=shown)
 
     def transfer(self, workload: Workload) -> float:
         """Return the seconds by which transfers between stages delay each microbatch.
@@ -208,20 +241,32 @@ class _Step:
         one = self.network("send", layers.output_bytes, run.stage_axes)
         return 2 * one * (run.virtual if run.virtual > 1 else (run.stages - 1) / run.stages)
 
+    def bubble(self, stages: list[_Pass], transfer: float) -> float:
+        """Return what the slowest stage waits for others while the pipeline fills and drains.
+
+        With weights' gradients apart, they fill two of the three parts of it: ZB-H1 of P. Qi et
+        al., "Zero Bubble Pipeline Parallelism", ICLR 2024.
+        """
+        others = sum(stage.total for stage in stages) - max(stage.total for stage in stages)
+        if self.run.schedule == "zero-bubble":
+            weights = sum(stage.weights for stage in stages) / len(stages)
+            others = max(0.0, others - 2 * (len(stages) - 1) * weights)
+        return (others + (len(stages) - 1) * transfer) / self.run.virtual
+
     def stage_parameters(self, workload: Workload) -> float:
         """Return the parameters of the fullest stage, on one device."""
         layers = max(workload.segments, key=lambda segment: segment.repeat)
-        rest = [s.parameters * s.repeat for s in workload.segments if s is not layers]
+        place = workload.segments.index(layers)
         counts = spread(layers.repeat, self.run.stages)
-        each = [layers.parameters * count for count in counts]
-        return sum(rest) + each[0] if self.run.stages == 1 else max(each[0] + rest[0], *each)
+        held = [layers.parameters * count for count in counts]
+        held[0] += sum(s.parameters * s.repeat for s in workload.segments[:place])
+        held[-1] += sum(s.parameters * s.repeat for s in workload.segments[place + 1 :])
+        return max(held)
 
     def reduce_seconds(self, workload: Workload, microbatch: float) -> float:
-        """Return the exposed part of the gradients' reduction, ZeRO-3 apart."""
+        """Return the exposed part of what replicas exchange once in a step."""
         run = self.run
-        if run.replicas == 1:
-            return 0.0
-        if run.zero == 3:
+        if run.replicas == 1 or run.by_segment:
             return 0.0
         elements = self.stage_parameters(workload)
         if run.zero == 0:
@@ -231,13 +276,17 @@ class _Step:
             seconds += self.network("all_gather", elements * run.gather_bytes, run.data)
         if not run.overlap_reduce:
             return seconds
-        behind = 2 / 3 * microbatch
-        return self.kernels.constants.contention * min(seconds, behind) + max(0, seconds - behind)
+        behind = _BACKWARD * microbatch
+        slow = self.kernels.constants.contention * min(seconds, behind)
+        return slow + max(0.0, seconds - behind)
 
     def update_seconds(self, parameters: float) -> float:
         """Return seconds of the update of the parameters that this device owns."""
         owned = parameters / (self.run.replicas if self.run.zero else 1)
         return owned * self.run.update_bytes / self.kernels.bandwidth
+
+
+_BACKWARD = 2 / 3  # of a microbatch: two products for each of the forward pass
 
 
 @dataclass(frozen=True)
