@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import RenderableType
@@ -74,10 +74,15 @@ def explain(
         top: how many alternatives to list, and twice as many layouts.
     """
     insights = plan.insights() if plan.insights is not None else None
-    parts: list[RenderableType] = [*headline(plan)]
+    first, *rest = headline(plan, insights)
+    indented = [Padding(line.strip(), (0, 0, 0, 6)) for line in rest]
+    parts: list[RenderableType] = [first, *indented]
     layouts = _layouts(plan, 2 * top) if signature is None else _largest(plan, signature, 2 * top)
-    tables = [_times(plan.predicted), _memory(plan), _collectives(plan.predicted)]
-    tables += [_parameters(plan, insights), _gains(plan, insights)] if insights else [layouts]
+    tables = [_times(plan.predicted, insights), _memory(plan), _collectives(plan.predicted)]
+    if insights is None:
+        tables.append(layouts)
+    else:
+        tables += [_parameters(plan, insights), _choices(plan, insights), _gains(plan, insights)]
     for table in (*tables, _alternatives(plan, top)):
         if table.row_count:
             parts.append(f"\n{table.title}")
@@ -86,7 +91,7 @@ def explain(
     return render(parts, width=width, color=color)
 
 
-def headline(plan: Plan) -> list[str]:
+def headline(plan: Plan, insights: Insights | None = None) -> list[str]:
     """Return the lines that say which plan it is, what it costs, and what bounds it."""
     mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.axes) or "one device"
     lines = [f"plan: {plan.strategy} ({mesh}) on {plan.cluster or 'an unnamed cluster'}"]
@@ -105,39 +110,49 @@ def headline(plan: Plan) -> list[str]:
         rate = plan.replicas / plan.predicted.time_s if plan.predicted.time_s else 0.0
         lines.append(f"      {plan.replicas} copies, each on {devices}: {rate:.4g} runs a second")
     lines.append(f"      {seconds_text(plan.predicted.time_s)} a run, {_memory_line(plan)}")
-    lines.append(f"      bound by {bound_by(plan)}")
+    lines.append(f"      bound by {bound_by(plan, insights)}")
     lines += [f"      note: {note}" for note in plan.predicted.notes]
     return lines
 
 
-def bound_by(plan: Plan) -> str:
+def bound_by(plan: Plan, insights: Insights | None = None) -> str:
     """Return what takes the most time, and whether more memory would admit a faster plan."""
     predicted = plan.predicted
     key = max(TIMES, key=lambda name: getattr(predicted, name))
     share = getattr(predicted, key) / predicted.time_s if predicted.time_s else 0.0
     name = TIMES[key]
-    if key == "communication_s" and (levels := communication_by_level(predicted)):
+    if key == "communication_s" and (levels := communication_by_level(predicted, insights)):
         name = f"communication over {LINKS.get(max(levels, key=lambda n: levels[n]), 'links')}"
     text = f"{name} ({share:.0%} of the time)"
     faster = [
-        other
-        for other in plan.alternatives
-        if other.memory_bytes is not None
-        and other.memory_bytes > plan.device_memory_bytes > 0
-        and other.time_s is not None
-        and other.time_s < predicted.time_s
+        (time_s, name, memory)
+        for name, time_s, memory in _candidates(plan, insights)
+        if memory > plan.device_memory_bytes > 0 and time_s < predicted.time_s * (1 - 1e-3)
     ]
-    best = min(faster, key=lambda other: other.time_s or 0.0, default=None)
-    if best is not None:
+    if faster:
+        time_s, name, memory = min(faster)
         text = (
-            f"memory: '{best.name}' would take {seconds_text(best.time_s or 0.0)} but needs "
-            f"{bytes_text(best.memory_bytes or 0)} a device; after that by {text}"
+            f"memory: '{name}' would take {seconds_text(time_s)} but needs "
+            f"{bytes_text(memory)} a device; else by {text}"
         )
     return text
 
 
-def communication_by_level(predicted: Prediction) -> dict[str, float]:
+def _candidates(plan: Plan, insights: Insights | None) -> Iterator[tuple[str, float, int]]:
+    """Yield (name, seconds, bytes) of all that was costed besides the plan."""
+    for other in plan.alternatives:
+        if other.time_s is not None and other.memory_bytes is not None:
+            yield other.name, other.time_s, other.memory_bytes
+    for choice in insights.choices if insights else ():
+        yield choice.name, choice.time_s, choice.memory_bytes
+
+
+def communication_by_level(
+    predicted: Prediction, insights: Insights | None = None
+) -> dict[str, float]:
     """Return the seconds of collectives by the outermost level of links that they cross."""
+    if insights and not predicted.collectives:
+        return dict(insights.communication)
     out: dict[str, float] = defaultdict(float)
     for use in predicted.collectives:
         out[use.level] += use.seconds
@@ -165,11 +180,12 @@ def _bar(part: float, whole: float) -> str:
     return "#" * round(_BAR * part / whole) if whole else ""
 
 
-def _times(predicted: Prediction) -> Table:
+def _times(predicted: Prediction, insights: Insights | None) -> Table:
     """List the parts of a run; communication by the links it waits for."""
     table = _table("where the time goes", "", ">", ">", "")
     parts = {TIMES[key]: getattr(predicted, key) for key in TIMES}
-    levels = {k: v for k, v in communication_by_level(predicted).items() if v > 0}
+    levels = communication_by_level(predicted, insights)
+    levels = {level: seconds for level, seconds in levels.items() if seconds > 0}
     whole = parts.pop(TIMES["communication_s"])
     if levels and math.isclose(sum(levels.values()), whole, rel_tol=1e-3):
         parts |= {f"communication, {LINKS.get(k, k)}": v for k, v in levels.items()}
@@ -223,6 +239,22 @@ def _parameters(plan: Plan, insights: Insights) -> Table:
         because = "; ".join(filter(None, (split_text(group), other_text(group, plan))))
         table.add_row(
             group.name + count, bytes_text(group.num_bytes), layout_text(group.layout), because
+        )
+    return table
+
+
+def _choices(plan: Plan, insights: Insights) -> Table:
+    """List the decisions made otherwise, one at a time."""
+    table = _table("why not otherwise", "with", ">a run", ">change", ">memory", "")
+    now, limit = plan.predicted, plan.device_memory_bytes
+    for choice in sorted(insights.choices, key=lambda choice: choice.time_s):
+        fits = limit == 0 or choice.memory_bytes <= limit
+        table.add_row(
+            choice.name,
+            seconds_text(choice.time_s),
+            percent_text(choice.time_s, now.time_s),
+            bytes_text(choice.memory_bytes),
+            "" if fits else "does not fit",
         )
     return table
 

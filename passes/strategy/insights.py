@@ -85,11 +85,35 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A decision of the plan made otherwise, everything else as it is.
+
+    Args:
+        name: the other decision.
+        time_s: seconds of a run.
+        memory_bytes: bytes of one device.
+    """
+
+    name: str
+    time_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Insights:
-    """What ``analyze`` found; both largest effect first."""
+    """What the cost model says of other choices.
+
+    Args:
+        parameters: groups of parameters, the largest first.
+        sensitivities: what more of something would give, the largest gain first.
+        choices: decisions made otherwise.
+        communication: (level of links, seconds) where the prediction lists no collectives.
+    """
 
     parameters: tuple[ParameterGroup, ...]
     sensitivities: tuple[Sensitivity, ...]
+    choices: tuple[Choice, ...] = ()
+    communication: tuple[tuple[str, float], ...] = ()
 
 
 def analyze(

@@ -27,5 +27,8 @@ def signed(value: float, text: Callable[[float], str]) -> str:
 
 
 def percent_text(value: float, base: float) -> str:
-    """Return by how much ``value`` differs from ``base``: ``-7%``."""
-    return f"{value / base - 1:+.0%}" if base else "new"
+    """Return by how much ``value`` differs from ``base``: ``-7%``, ``+0.3%``."""
+    if not base:
+        return "new"
+    change = value / base - 1
+    return f"{change:+.1%}" if abs(change) < 0.0095 else f"{change:+.0%}"

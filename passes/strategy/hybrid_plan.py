@@ -1,0 +1,288 @@
+"""What the outer search found as a plan: pipeline, ZeRO, recomputation, costs and reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from pai.passes.strategy.hybrid import (
+    DATA,
+    STAGE,
+    TENSOR,
+    Hybrid,
+    HybridCost,
+    HybridOptions,
+    HybridResult,
+    Workloads,
+    cost_hybrid,
+    search_hybrids,
+)
+from pai.passes.strategy.insights import Choice, Insights, Sensitivity
+from pai.passes.strategy.plan import Alternative, Pipeline, Plan, Prediction, Stage
+from pai.passes.strategy.plan_segments import SegmentRange, chunk_to_text
+from pai.passes.strategy.scaling import scaled
+from pai.passes.strategy.step import spread
+from pai.passes.strategy.units import bytes_text, seconds_text
+from pai.passes.strategy.workload import Workload
+from pai.runtime.errors import InfeasiblePlan
+from pai.runtime.mesh import Mesh
+from pai.runtime.topology import ClusterSpec
+
+
+@dataclass(frozen=True)
+class HybridProblem:
+    """What ``search_hybrids`` was asked.
+
+    Args:
+        workloads: the work of one device.
+        batch: samples of a step.
+        cluster: the devices.
+        options: what was tried.
+    """
+
+    workloads: Workloads
+    batch: int
+    cluster: ClusterSpec
+    options: HybridOptions = field(default_factory=HybridOptions)
+
+    def cost(self, point: Hybrid) -> HybridCost | None:
+        """Return what a point costs; None when the program cannot be split so."""
+        workload = self.workloads(point.tensor, point.microbatch)
+        if workload is None:
+            return None
+        return cost_hybrid(point, workload, self.cluster, self.options)
+
+    def search(self) -> HybridResult:
+        """Return the fastest points; raises InfeasiblePlan."""
+        return search_hybrids(self.workloads, self.batch, self.cluster, self.options)
+
+
+def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
+    """Return the fastest point as a plan; the plain families and the next best lost."""
+    best = result.best[0]
+    workload = problem.workloads(best.hybrid.tensor, best.hybrid.microbatch)
+    plan = plan_of_hybrid(best, workload)
+    others = {cost.hybrid.name: ("", cost) for cost in result.best[1:]}
+    for name, cost in result.families:
+        if cost is not None and cost.hybrid != best.hybrid:
+            others[cost.hybrid.name] = (f"{name}: ", cost)
+    ranked = sorted(others.values(), key=lambda item: item[1].seconds)
+    alternatives = tuple(
+        Alternative(
+            cost.hybrid.name, family + _why(cost, best), cost.seconds, int(cost.memory.total)
+        )
+        for family, cost in ranked
+    )
+    cluster = problem.cluster
+    return replace(
+        plan,
+        cluster=cluster.name,
+        device_memory_bytes=cluster.memory_bytes,
+        alternatives=alternatives,
+        insights=partial(_insights, problem, best),
+    )
+
+
+def _why(cost: HybridCost, best: HybridCost) -> str:
+    """Return which part of the step takes longer than in the best point."""
+    if cost.seconds <= best.seconds:
+        return "as fast, but needs more memory"
+    names = vars(best.step)
+    extra = {name: getattr(cost.step, name) - getattr(best.step, name) for name in names}
+    worst = max(extra, key=lambda name: extra[name])
+    ratio = cost.seconds / best.seconds
+    return f"{ratio:.2f} times slower: +{seconds_text(extra[worst])} of {worst.replace('_', ' ')}"
+
+
+def plan_of_hybrid(cost: HybridCost, workload: Workload | None) -> Plan:
+    """Return one point as a plan, with its cost.
+
+    Args:
+        cost: the point.
+        workload: its work, whose segments the stages share out; None leaves that open.
+    """
+    point = cost.hybrid
+    inside = tuple((name, size) for name, size in point.mesh.axes if name != STAGE)
+    layers = max(workload.segments, key=lambda s: s.repeat).name if workload else "*"
+    recompute = ((layers, point.recompute),) if point.recompute != "none" else ()
+    parts = _stages(point, workload) if workload else ()
+    return Plan(
+        mesh=Mesh(inside),
+        zero=((DATA, point.zero),) if point.zero else (),
+        recompute=recompute,
+        pipeline=Pipeline(point.stages, point.virtual, point.microbatches, point.schedule, parts),
+        strategy=point.name,
+        predicted=prediction_of_hybrid(cost),
+    )
+
+
+def prediction_of_hybrid(cost: HybridCost) -> Prediction:
+    """Return time and memory of a point in the terms of a plan."""
+    step, memory = cost.step, cost.memory
+    return Prediction(
+        time_s=step.total,
+        compute_s=step.compute,
+        memory_bound_s=step.memory_bound,
+        communication_s=step.exposed_communication,
+        overhead_s=step.overhead,
+        bubble_s=step.bubble,
+        update_s=step.optimizer,
+        parameter_bytes=int(memory.parameters),
+        state_bytes=int(memory.optimizer),
+        gradient_bytes=int(memory.gradients),
+        activation_bytes=int(memory.activations),
+        temporary_bytes=int(memory.temporaries),
+        buffer_bytes=int(memory.buffers),
+        fragmentation_bytes=int(memory.fragmentation),
+    )
+
+
+def _stages(point: Hybrid, workload: Workload) -> tuple[Stage, ...]:
+    """Return what each stage holds; () when there is one, or layers that stages share."""
+    segments = list(workload.segments)
+    place = max(range(len(segments)), key=lambda i: segments[i].repeat)
+    counts = spread(segments[place].repeat, point.stages * point.virtual)
+    if point.stages == 1 or any(count < 1 for count in counts):
+        return ()
+    chunks, start = [], 0
+    for number, count in enumerate(map(int, counts)):
+        held = [SegmentRange(segments[place].name, start, start + count)]
+        if number == 0:
+            held = [*(SegmentRange(s.name) for s in segments[:place]), *held]
+        if number == len(counts) - 1:
+            held += [SegmentRange(s.name) for s in segments[place + 1 :]]
+        chunks.append(chunk_to_text(held))
+        start += count
+    return tuple(
+        Stage(tuple(chunks[stage :: point.stages]), devices=_devices(point, stage))
+        for stage in range(point.stages)
+    )
+
+
+def _devices(point: Hybrid, stage: int) -> tuple[int, ...]:
+    """Return the devices of a stage; () when stages follow each other in line."""
+    if point.order[0] == STAGE:
+        return ()
+    mesh = point.mesh
+    return tuple(d for d in range(mesh.num_devices) if mesh.coordinates(d)[STAGE] == stage)
+
+
+def _insights(problem: HybridProblem, best: HybridCost) -> Insights:
+    choices = [
+        Choice(name, cost.seconds, int(cost.memory.total))
+        for name, point in _neighbours(best.hybrid, problem)
+        if (cost := problem.cost(point)) is not None
+    ]
+    communication = tuple(_communication(problem, best))
+    return Insights((), tuple(_sensitivities(problem, best)), tuple(choices), communication)
+
+
+def _communication(problem: HybridProblem, best: HybridCost) -> Iterator[tuple[str, float]]:
+    """Yield the exposed communication by level: what endlessly fast links there would save."""
+    whole = best.step.exposed_communication
+    saved = {}
+    for level, factors in (("chip", {"inner": 1e9}), ("host", {"outer": 1e9})):
+        other = replace(problem, cluster=scaled(problem.cluster, **factors)).cost(best.hybrid)
+        saved[level] = max(whole - other.step.exposed_communication, 0.0) if other else 0.0
+    for level, seconds in saved.items():
+        if seconds:
+            yield level, whole * seconds / sum(saved.values())
+
+
+def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hybrid]]:
+    """Yield the points that differ from the best in one decision, with that decision in words."""
+    workload = problem.workloads(best.tensor, best.microbatch)
+    names = {choice.name for s in workload.segments for choice in s.recompute} if workload else ()
+    for name in sorted(names):
+        if name != best.recompute:
+            yield f"recompute {name}", replace(best, recompute=name)
+    for zero in range(4):
+        if zero != best.zero and best.replicas > 1 and (zero < 2 or best.stages == 1):
+            yield f"ZeRO {zero}", replace(best, zero=zero)
+    for axis in (TENSOR, "stages"):
+        field = axis if axis == TENSOR else "stages"
+        size = getattr(best, field)
+        for other in (size // 2, size * 2):
+            point = _resized(best, field, other, problem)
+            if point is not None:
+                yield f"{other} {'stages' if axis != TENSOR else 'devices a layer'}", point
+    for other in (best.microbatch // 2, best.microbatch * 2):
+        if other and problem.batch % (other * best.replicas) == 0:
+            count = problem.batch // (other * best.replicas)
+            if best.virtual == 1 or count % best.stages == 0:
+                point = replace(best, microbatch=other, microbatches=count)
+                yield f"microbatches of {other}", point
+
+
+def _resized(best: Hybrid, field: str, size: int, problem: HybridProblem) -> Hybrid | None:
+    """Return the best with another number of stages or tensor shards, replicas filling up."""
+    others = {"stages": best.stages, TENSOR: best.tensor} | {field: size}
+    share = others["stages"] * others[TENSOR]
+    devices = best.mesh.num_devices
+    if size < 1 or devices % share:
+        return None
+    replicas = devices // share
+    if problem.batch % (replicas * best.microbatch):
+        return None
+    count = problem.batch // (replicas * best.microbatch)
+    virtual = best.virtual if others["stages"] > 1 and count % others["stages"] == 0 else 1
+    return replace(
+        best,
+        stages=others["stages"],
+        tensor=others[TENSOR],
+        replicas=replicas,
+        microbatches=count,
+        virtual=virtual,
+    )
+
+
+def _sensitivities(problem: HybridProblem, best: HybridCost) -> Iterator[Sensitivity]:
+    """Yield what the best plan would be with twice as much of each thing."""
+    cluster = problem.cluster
+    clusters = {
+        "arithmetic twice as fast": scaled(cluster, flops=2),
+        "memory bandwidth twice as high": scaled(cluster, bandwidth=2),
+        "memory twice as large": scaled(cluster, memory=2),
+        "links inside a host twice as fast": scaled(cluster, inner=2),
+    }
+    if len(cluster.hosts) > 1:
+        clusters["links between hosts twice as fast"] = scaled(cluster, outer=2)
+    found = []
+    for name, other in clusters.items():
+        winner = replace(problem, cluster=other).search().best[0]
+        strategy = winner.hybrid.name if winner.hybrid.name != best.hybrid.name else ""
+        found.append(Sensitivity(name, min(winner.seconds, best.seconds), strategy))
+    yield from sorted(found, key=lambda item: (item.time_s, item.change))
+
+
+def smallest_changes(problem: HybridProblem) -> str:
+    """Return what makes a problem feasible that is not: more devices, memory, or a smaller batch.
+
+    Twice and twice again as many devices are searched, memory is grown to what the smallest point
+    needs, and the batch is halved; what is not feasible either is left out.
+    """
+    options = replace(problem.options, memory_share=1e9)
+    need = replace(problem, options=options).search().smallest.memory.total
+    cluster = problem.cluster
+    texts = [(need / cluster.memory_bytes, f"devices of {bytes_text(need)}")]
+    for factor in (2, 4, 8, 16):
+        wider = replace(cluster, scale=True).take(cluster.num_devices * factor)
+        if _feasible(replace(problem, cluster=wider)):
+            texts.append((factor, f"{wider.num_devices} such devices"))
+            break
+    for factor in (2, 4, 8, 16):
+        if problem.batch % factor == 0:
+            batch = problem.batch // factor
+            if _feasible(replace(problem, batch=batch)):
+                texts.append((factor, f"a batch of {batch} instead of {problem.batch}"))
+                break
+    return "it would fit with " + ", or ".join(text for _, text in sorted(texts))
+
+
+def _feasible(problem: HybridProblem) -> bool:
+    try:
+        problem.search()
+    except InfeasiblePlan:
+        return False
+    return True
