@@ -158,7 +158,8 @@ def _strategy(state: Compilation) -> Compilation:
     else:
         plan = load_plan(options.plan, program.module, program.signature, state.cluster)
         require_latency(plan, goal.max_latency_s)
-    plan = with_insights(plan, program.module, program.signature, state.cluster)
+    if plan.insights is None:
+        plan = with_insights(plan, program.module, program.signature, state.cluster)
     return replace(state, _plan=plan)
 
 
