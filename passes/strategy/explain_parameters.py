@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from pai.dialects.program import Role
 from pai.passes.strategy.plan_layout import TensorLayout, layout_to_texts
 from pai.passes.strategy.units import bytes_text, percent_text, seconds_text
 from pai.passes.strategy.uses import BATCH, LOOKED_UP, OUTPUT, SUMMED, WINDOW
@@ -40,7 +41,9 @@ def split_text(group: ParameterGroup) -> str:
         names = ", ".join(axis.name for axis in axes)
         stored = group.layout.priority(dim) == STORAGE_PRIORITY
         role = group.use.roles[dim] if group.use else ""
-        if stored:
+        if stored and group.role is Role.STATE:
+            parts.append(f"each device keeps and updates a part, over {names} (ZeRO)")
+        elif stored:
             parts.append(f"stored in shards over {names}, gathered where it is used (ZeRO)")
         elif role and group.use:
             parts.append(f"over {names} " + _ROLES[role].format(operation=group.use.operation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from pai.dialects.program import Role, Signature
@@ -15,7 +16,11 @@ _WIDTHS = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "f8E4M3FN": 1}
 
 
 def nearest_changes(
-    need: Prediction, signature: Signature, cluster: ClusterSpec, devices: int | None
+    need: Prediction,
+    signature: Signature,
+    cluster: ClusterSpec,
+    devices: int | None,
+    batch_shards: int = 1,
 ) -> str:
     """Return the changes that make a program fit, in words, the smallest first.
 
@@ -24,11 +29,12 @@ def nearest_changes(
         signature: the program's arguments.
         cluster: the devices, which are too small.
         devices: a number of such devices that is enough by estimate; None when not known.
+        batch_shards: parts in which that plan splits the batch; each keeps one sample at least.
     """
     found = [
         *_devices(cluster, devices),
         *_memory(need, cluster),
-        *_batch(need, signature, cluster.memory_bytes),
+        *_batch(need, signature, cluster.memory_bytes, batch_shards),
         *_precision(need, signature, cluster.memory_bytes),
     ]
     texts = [text for _, text in sorted(found)]
@@ -56,7 +62,9 @@ def _memory(need: Prediction, cluster: ClusterSpec) -> Iterator[tuple[float, str
     yield wanted / cluster.memory_bytes, text
 
 
-def _batch(need: Prediction, signature: Signature, limit: int) -> Iterator[tuple[float, str]]:
+def _batch(
+    need: Prediction, signature: Signature, limit: int, shards: int
+) -> Iterator[tuple[float, str]]:
     """Yield the batch that fits; inputs, outputs and values in between shrink with it."""
     fixed = need.parameter_bytes + need.state_bytes + need.gradient_bytes
     moving = need.memory_bytes - fixed
@@ -65,9 +73,10 @@ def _batch(need: Prediction, signature: Signature, limit: int) -> Iterator[tuple
     }
     if len(sizes) == 1 and moving > 0:
         batch = sizes.pop()
-        fits = int(batch * (limit - fixed) / moving)
-        if 1 <= fits < batch:
-            yield batch / fits, f"a batch of {fits} instead of {batch}"
+        each = math.ceil(batch / shards)
+        fits = int(each * (limit - fixed) / moving)
+        if 1 <= fits < each:
+            yield each / fits, f"a batch of {fits * shards} instead of {batch}"
 
 
 def _precision(need: Prediction, signature: Signature, limit: int) -> Iterator[tuple[float, str]]:

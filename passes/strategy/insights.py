@@ -38,6 +38,7 @@ class ParameterGroup:
 
     Args:
         name: their name with ``*`` for what differs.
+        role: parameter or state.
         members: their names.
         shape: of each.
         dtype: of each.
@@ -52,6 +53,7 @@ class ParameterGroup:
     """
 
     name: str
+    role: Role
     members: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
@@ -152,7 +154,9 @@ def parameter_groups(
     groups: dict[tuple[object, ...], list[tuple[int, Value]]] = {}
     for index, value in enumerate(signature.arguments):
         if value.role in {Role.PARAMETER, Role.STATE}:
-            key = (fold_name(value.name), value.shape, value.dtype, shardings[index])
+            # Moments and copies of one parameter are one group.
+            name = "" if value.role is Role.STATE else fold_name(value.name)
+            key = (value.role, name, value.shape, value.dtype, shardings[index])
             groups.setdefault(key, []).append((index, value))
     out = []
     for members in groups.values():
@@ -162,7 +166,8 @@ def parameter_groups(
         priorities = said[value.name].priorities if value.name in said else ()
         out.append(
             ParameterGroup(
-                name=fold_names([member.name for _, member in members]),
+                name=_group_name([member.name for _, member in members]),
+                role=value.role,
                 members=tuple(member.name for _, member in members),
                 shape=value.shape,
                 dtype=value.dtype,
@@ -174,6 +179,16 @@ def parameter_groups(
             )
         )
     return sorted(out, key=lambda group: (-group.num_bytes, group.name))
+
+
+def _group_name(names: Sequence[str]) -> str:
+    """Return the folded names, the first two of several."""
+    by_fold: dict[str, list[str]] = {}
+    for name in names:
+        by_fold.setdefault(fold_name(name), []).append(name)
+    folded = [fold_names(alike) for alike in by_fold.values()]
+    more = f" and {len(folded) - 2} more" if len(folded) > 2 else ""
+    return ", ".join(folded[:2]) + more
 
 
 def fold_name(name: str) -> str:

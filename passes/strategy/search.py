@@ -288,7 +288,7 @@ class _Search:
             f"no plan fits: the smallest ('{best.name}') needs {bytes_text(need.memory_bytes)} "
             f"of {bytes_text(limit)} a device, most of it {largest(need)}",
             self.cluster.name,
-            nearest_changes(need, self.signature, self.cluster, self.enough_devices()),
+            nearest_changes(need, self.signature, self.cluster, self.enough_devices(), best.data),
         )
 
     def enough_devices(self) -> int | None:
