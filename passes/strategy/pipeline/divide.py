@@ -217,6 +217,8 @@ class _Program:
         }
         self._count_devices(table, pools)
         self.known: dict[float, float] = {}
+        place = np.arange(self.length + 1)
+        self.after = np.minimum(place[:, None] + place, self.length)  # by (segments, first)
 
     @staticmethod
     def _fits(table: CostTable, submesh: int, flight: int, copies: int) -> NDArray[np.bool_]:
@@ -226,18 +228,22 @@ class _Program:
         return need <= limit
 
     def _count_devices(self, table: CostTable, pools: Mapping[str, int]) -> None:
-        """Number the states of the pools, in units that all submeshes of a kind are made of."""
-        units = {
-            kind: math.gcd(*(s.devices for s in table.submeshes if s.kind == kind)) or 1
-            for kind in dict.fromkeys(s.kind for s in table.submeshes)
-        }
-        self.shape = tuple(pools.get(kind, 0) // unit + 1 for kind, unit in units.items())
-        kinds = list(units)
-        self.used = []
+        """Number the states of the pools that may run out, in units of their submeshes."""
+        sizes: dict[str, list[int]] = {}
         for submesh in table.submeshes:
-            step = [0] * len(kinds)
-            step[kinds.index(submesh.kind)] = submesh.devices // units[submesh.kind]
-            self.used.append(tuple(step))
+            sizes.setdefault(submesh.kind, []).append(submesh.devices)
+        scarce = [
+            kind
+            for kind, devices in sizes.items()
+            if pools.get(kind, 0) < max(devices) * len(self.flights)
+        ]
+        units = [math.gcd(*sizes[kind]) for kind in scarce]
+        numbered = list(zip(scarce, units, strict=True))
+        self.shape = (1, *(pools.get(kind, 0) // unit + 1 for kind, unit in numbered))
+        self.used = [
+            (0, *(s.devices // unit if s.kind == kind else 0 for kind, unit in numbered))
+            for s in table.submeshes
+        ]
 
     def bounds(self) -> list[float]:
         """Return the times that the slowest stage can have, ascending."""
@@ -262,26 +268,38 @@ class _Program:
         rest = empty.copy()
         rest[(0,) * len(self.shape) + (self.length,)] = 0.0
         out = [rest]
+        weights: dict[int, list[Floats]] = {}
         for stage in reversed(range(len(self.flights))):
+            flight = self.flights[stage]
+            if flight not in weights:
+                choices = range(len(self.used))
+                weights[flight] = [self.allowed(stage, submesh, bound) for submesh in choices]
             new = empty.copy()
-            for submesh, used in enumerate(self.used):
-                self.extend(new, rest, used, self.allowed(stage, submesh, bound))
+            for used, weight in zip(self.used, weights[flight], strict=True):
+                self.extend(new, rest, used, weight)
             rest = new
             out.append(rest)
         return out
 
     def extend(self, new: Floats, rest: Floats, used: Sequence[int], weight: Floats) -> None:
         """Put one more stage before the divisions in ``rest``."""
-        if any(u >= size for u, size in zip(used, self.shape, strict=True)):
-            return
-        kept = tuple(slice(0, size - u) for u, size in zip(used, self.shape, strict=True))
-        moved = tuple(slice(u, None) for u in used)
-        target = new[moved]
         sizes = np.flatnonzero(np.isfinite(weight).any(axis=1))
-        for size in sizes:
-            firsts = slice(0, self.length + 1 - size)
-            sums = rest[kept][..., size:] + weight[size, firsts]
-            np.minimum(target[..., firsts], sums, out=target[..., firsts])
+        states = [
+            (tuple(state), tuple(state + used))
+            for state in np.argwhere(np.isfinite(rest).any(axis=-1))
+            if (state + used < self.shape).all()
+        ]
+        if len(states) < len(sizes):
+            weight, after = weight[sizes], self.after[sizes]
+            for before, now in states:
+                np.minimum(new[now], (weight + rest[before][after]).min(axis=0), out=new[now])
+        elif states:
+            kept = tuple(slice(0, size - u) for u, size in zip(used, self.shape, strict=True))
+            target, source = new[tuple(slice(u, None) for u in used)], rest[kept]
+            for size in sizes:
+                firsts = slice(0, self.length + 1 - size)
+                sums = source[..., size:] + weight[size, firsts]
+                np.minimum(target[..., firsts], sums, out=target[..., firsts])
 
     def choices(self, bound: float) -> tuple[Choice, ...]:
         """Return a division with the least sum under ``bound``, first stage first."""
