@@ -10,6 +10,7 @@ from pai.passes.strategy.pipeline.schedules import (
     Schedule,
     in_flight,
     make_schedule,
+    schedule_from_text,
 )
 from pai.runtime.errors import InvalidSchedule
 
@@ -106,6 +107,19 @@ def test_a_missing_action_is_always_noticed(schedule, data):
     )  # fmt: skip
     with pytest.raises(InvalidSchedule, match="is missing"):
         broken.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(schedules())
+def test_text_and_back(schedule):
+    assert schedule_from_text(schedule.name, schedule.to_text()) == schedule
+
+
+def test_a_wrong_word_is_named():
+    with pytest.raises(InvalidSchedule, match="'mine', line 2: 'G0' is no action"):
+        schedule_from_text("mine", "F0 B0\nG0 B0")
+    with pytest.raises(InvalidSchedule, match="stage 1: B0 is missing"):
+        schedule_from_text("mine", "F0 B0\nF0")
 
 
 def test_wrong_sizes_and_names_are_refused():

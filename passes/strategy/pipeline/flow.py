@@ -22,7 +22,7 @@ _BRANCHES = frozenset({"stablehlo.if", "stablehlo.case"})
 _MOVES = frozenset(
     f"stablehlo.{name}"
     for name in ("add", "subtract", "negate", "reshape", "transpose", "broadcast_in_dim", "slice",
-                 "concatenate", "convert", "return", "optimization_barrier", "reverse")
+                 "concatenate", "return", "optimization_barrier", "reverse")
 )  # fmt: skip
 _PRODUCTS = frozenset({"stablehlo.multiply", "stablehlo.dot_general", "stablehlo.convolution"})
 # Linear in the operands up to this number when the others do not depend on the sum.
@@ -109,6 +109,9 @@ def _is_linear(op: ir.Operation, derived: list[int]) -> bool:
         return not condition
     if op.name in _MOVES:
         return True
+    if op.name == "stablehlo.convert":
+        kinds = [ir.RankedTensorType(v.type).element_type for v in (*op.operands, *op.results)]
+        return not any(ir.IntegerType.isinstance(kind) for kind in kinds)
     if op.name in _PRODUCTS:
         return len(derived) == 1
     if op.name == "stablehlo.reduce":

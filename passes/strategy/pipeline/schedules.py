@@ -16,6 +16,7 @@ ended and what it needs has arrived. Sources:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -191,6 +192,38 @@ class Schedule:
     def to_text(self) -> str:
         """Return one line a stage, such as ``F0 F1 B0 B1``."""
         return "\n".join(" ".join(map(str, row)) for row in self.rows)
+
+
+def schedule_from_text(name: str, text: str) -> Schedule:
+    """Return the schedule that ``Schedule.to_text`` spelled, checked.
+
+    Args:
+        name: its name.
+        text: one line a stage; sizes follow from the actions.
+
+    Raises:
+        InvalidSchedule: names the line and the word that is no action, or see ``Schedule.check``.
+    """
+    rows = tuple(
+        tuple(_parse(word, f"schedule '{name}', line {number}") for word in line.split())
+        for number, line in enumerate(text.strip().splitlines(), 1)
+    )
+    actions = [action for row in rows for action in row]
+    return Schedule(
+        name,
+        len(rows),
+        max((action.microbatch for action in actions), default=0) + 1,
+        rows,
+        max((action.chunk for action in actions), default=0) + 1,
+        any(action.kind is Kind.WEIGHT for action in actions),
+    ).check()
+
+
+def _parse(word: str, where: str) -> Action:
+    found = re.fullmatch(r"([FBW])(\d+)(?:\.(\d+))?", word)
+    if not found:
+        raise InvalidSchedule(f"'{word}' is no action", where, "write such as F3, B0 or W1.2")
+    return Action(Kind(found[1]), int(found[2]), int(found[3] or 0))
 
 
 def _actions(kind: Kind, microbatches: int) -> list[Action]:
