@@ -77,14 +77,14 @@ class Calibration:
 
 A100 = Calibration(
     units=108,
-    gemm=0.77,
-    epilogue=1.54,
-    memory=0.835,
-    attention_forward=0.544,
-    attention_backward=0.256,
+    gemm=0.767,
+    epilogue=1.26,
+    memory=0.843,
+    attention_forward=0.584,
+    attention_backward=0.248,
     launch_s=4e-6,
     host_s=8e-6,
-    contention=0.296,
+    contention=0.251,
     source="fitted to rows 0, 2, 4, … of sc21.csv, korthikanti.csv and llmfoundry_fsdp.csv (A100); "
     "launch_s and host_s are assumptions: kernels follow each other within 3 to 5 us, and eager "
     "PyTorch launches one in about 8 us",
@@ -122,9 +122,9 @@ TABLE: dict[str, Calibration] = {
 TABLE["a100"] = A100
 TABLE["h100"] = replace(
     TABLE["h100"],
-    gemm=0.605,
-    attention_forward=0.28,
-    attention_backward=0.146,
+    gemm=0.593,
+    attention_forward=0.295,
+    attention_backward=0.143,
     source="rates of products fitted to rows 0, 2, 4, … of llmfoundry_fsdp.csv (H100), the rest "
     "the A100's",
 )

@@ -106,12 +106,10 @@ class Kernels:
         arithmetic = 2 * tiles * constants.units * dot.k / (self.peak(dot.dtype) * constants.gemm)
         written = dot.batch * dot.m * dot.n * size / self.bandwidth
         read = dot.batch * (dot.m + dot.n) * dot.k * size / self.bandwidth
-        if read + written > arithmetic:
+        busy = arithmetic + constants.epilogue * written
+        if read + written > busy:
             return KernelTime(0, read + written, constants.launch_s, 1) * dot.count
-        return (
-            KernelTime(arithmetic + constants.epilogue * written, 0, constants.launch_s, 1)
-            * dot.count
-        )
+        return KernelTime(busy, 0, constants.launch_s, 1) * dot.count
 
     def attention(self, attention: Attention) -> KernelTime:
         """Return the time of fused attention: two products forward, five backward."""
