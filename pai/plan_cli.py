@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's notes are not ours to print
     try:
         return int(arguments.run(arguments))
-    except (PaiError, OSError) as error:
+    except (PaiError, OSError, zipfile.BadZipFile) as error:
         return _fail(str(error), TROUBLE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,8 +54,11 @@ def _fail(message: str, code: int) -> int:
 
 def _read(path: Path) -> Plan:
     # Imported here so that --help and wrong usage do not wait for the compiler stack.
-    from pai.passes.strategy.plan import read_plan  # noqa: PLC0415
+    from pai.passes.strategy.plan import parse_plan, read_plan  # noqa: PLC0415
 
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as package:
+            return parse_plan(package.read("plan.toml").decode(), f"{path}/plan.toml").plan
     return read_plan(path / "plan.toml" if path.is_dir() else path).plan
 
 

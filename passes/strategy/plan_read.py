@@ -25,6 +25,7 @@ from pai.passes.strategy.plan_segments import check_order, parse_chunk
 from pai.passes.strategy.plan_write import BYTES, FORMAT, SECONDS
 from pai.runtime.dtypes import DTYPES
 from pai.runtime.errors import InvalidCluster, InvalidSharding, PaiError
+from pai.runtime.json_document import JsonDocument
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology_table import Document, Table
 
@@ -60,7 +61,7 @@ class PlanFile:
 
 
 def read_plan(path: str | Path) -> PlanFile:
-    """Return the plan of a file with its text.
+    """Return the plan of a file, TOML or ``.json``, with its text.
 
     Raises:
         InvalidSharding: when it cannot be read or says something wrong, with file and line.
@@ -84,8 +85,12 @@ def plan_from_toml(text: str, where: str = "plan") -> Plan:
 
 
 def parse_plan(text: str, where: str) -> PlanFile:
-    """Return the plan that ``text`` holds, with the text; raises as ``plan_from_toml``."""
-    document = Document(text, where, InvalidSharding)
+    """Return the plan that ``text`` holds, with the text; raises as ``plan_from_toml``.
+
+    The text is JSON when ``where`` ends in ``.json``, and TOML otherwise.
+    """
+    kind = JsonDocument if where.endswith(".json") else Document
+    document = kind(text, where, InvalidSharding)
     top = document.root()
     if top.integer("format", FORMAT, least=0) != FORMAT:
         raise top.error("format", f"is {top.data['format']}", f"this version reads {FORMAT}")

@@ -20,6 +20,7 @@ from pai.passes.strategy.plan import (
     layout_from_texts,
     layout_to_texts,
     matches,
+    parse_plan,
     plan_from_toml,
     plan_to_toml,
 )
@@ -142,6 +143,7 @@ def test_round_trip_is_byte_identical(plan):
     assert back == plan
     assert plan_to_toml(back) == text
     assert json.loads(plan.to_json()) == tomllib.loads(text)
+    assert parse_plan(plan.to_json(), "p.json").plan == plan
     assert not diff_plans(plan, back).differs
 
 
@@ -299,6 +301,44 @@ def test_segments_of_a_model():
     ]:
         with pytest.raises(InvalidSharding, match=message):
             check_segments([parse_chunk(chunk) for chunk in chunks], segments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('"data": 4', '"data": 0', 4),
+        ('"stages": 2', '"stages": 3', 8),
+        ('"layer[2:4]"', '"layer[3:4]"', 13),
+        ('["data p0", ""]', '["node", ""]', 19),
+        ('["data p0", ""]', '["data p0", ""', 19),
+        ('"objective": "latency"', '"objective": "speed"', 2),
+    ],
+)
+def test_violations_in_json_name_their_line(old, new, line):
+    text = """{
+  "objective": "latency",
+  "mesh": {
+    "data": 4,
+    "model": 2
+  },
+  "pipeline": {
+    "stages": 2,
+    "microbatches": 4,
+    "stage": [
+      { "chunks": ["layer[0:2]"] },
+      {
+        "chunks": [
+          "layer[2:4]"
+        ]
+      }
+    ]
+  },
+  "arguments": { "x": ["data p0", ""] }
+}"""
+    assert parse_plan(text, "p.json").plan.num_devices == 16
+    assert old in text
+    with pytest.raises(InvalidSharding, match=rf"^p\.json:{line}: "):
+        parse_plan(text.replace(old, new), "p.json")
 
 
 def sample():
