@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pai.dialects.mlir import ir
-
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.partition.fold_layers import Layers, find_layers
 from pai.passes.strategy.intra.graph import FlowGraph, Phase
@@ -107,7 +106,9 @@ class _Joiner:
         self.graph = graph
         self.flow = graph.flow
         self.chain = chain
-        self.kinds = list(zip(graph.flow.signatures, graph.phase, graph.free, graph.stored, strict=True))
+        self.kinds = list(
+            zip(graph.flow.signatures, graph.phase, graph.free, graph.stored, strict=True)
+        )
         self.one: dict[int, int] = {}
         for node, number in enumerate(chain):
             self.one[number] = node  # the last member; the middle ones are alike
@@ -155,7 +156,9 @@ class _Joiner:
     def operand_types(self, node: int) -> list[ir.Type]:
         """Return the types that an operation reads; a signature does not say them."""
         first = self.flow.arguments
-        return [v.type for v in self.flow.operations[node - first].operands] if node >= first else []
+        return (
+            [v.type for v in self.flow.operations[node - first].operands] if node >= first else []
+        )
 
     def beside(self, node: int) -> list[int]:
         """Join what stands beside a member as chains stand beside each other."""

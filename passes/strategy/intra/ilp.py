@@ -41,8 +41,6 @@ from pai.runtime.errors import PassFailure
 OVERLAP = 0.8
 """Part of a pass's compute behind which collectives may hide: kernels that use all processors
 leave the copy engines and the network free, but not at its ends."""
-CONTENTION = 0.05
-"""What a hidden collective still costs: processors and bandwidth that it takes from kernels."""
 PENALTY_S_PER_BYTE = 1e-8
 HEURISTICS = (
     ("mip_heuristic_effort", 0.0), ("mip_detect_symmetry", False),
@@ -212,7 +210,9 @@ class Program:
                     self.rows.add(0, math.inf, [(column, 1.0), *((c, -f) for c, f in use)])
                 terms = [(column, 1.0)]
             for column, factor in terms:
-                self.columns.cost[column] += factor * seconds * (CONTENTION if hidden else 1.0)
+                self.columns.cost[column] += (
+                    factor * seconds * (self.coster.prices.contention if hidden else 1.0)
+                )
                 if hidden:
                     self.hidden[phase].append((column, factor * seconds))
 
@@ -288,7 +288,9 @@ class Program:
         solution = np.array(model.getSolution().col_value)
         info = model.getInfo()
         status = model.getModelStatus()
-        if len(solution) != len(self.columns.cost) or not np.isfinite(info.objective_function_value):
+        if len(solution) != len(self.columns.cost) or not np.isfinite(
+            info.objective_function_value
+        ):
             raise PassFailure(f"the solver found no assignment ({status})")
         states = [
             domain[int(np.argmax(solution[first : first + len(domain)]))]
@@ -349,7 +351,7 @@ def evaluate(coster: Coster, states: Sequence[State], limit: float) -> float:
         else:
             total += seconds
     for phase, seconds in hidden.items():
-        total += max(0.0, seconds - OVERLAP * compute[phase]) + CONTENTION * seconds
+        total += max(0.0, seconds - OVERLAP * compute[phase]) + coster.prices.contention * seconds
     if not math.isinf(limit):
         for used in memory_bytes(coster, states).values():
             total += PENALTY_S_PER_BYTE * max(0.0, used - limit)

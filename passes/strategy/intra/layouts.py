@@ -1,18 +1,24 @@
 """From states back to the module: layouts of arguments, and constraints on values inside.
 
-Arguments are laid out as stored. Inside, every heavy operation's result is pinned to the layout of
-its cluster, and operands to what their operation reads wherever that is another layout; propagation
-does the rest. Where the operation itself leaves another layout than its result's cluster has, the
-result is pinned twice, to one after the other.
+Arguments are laid out as stored. Inside, values are pinned to their cluster's layout,
+and operands to what their operation reads wherever that is another; propagation is left with
+constants and broadcasts. Where a heavy operation or a reduction leaves another layout than its
+result's cluster has, the result takes one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
-from pai.dialects.sdy import mesh_from_attr, mesh_ops, sharding_attr
+from pai.dialects.sdy import (
+    SHARDING,
+    mesh_from_attr,
+    mesh_ops,
+    sharding_attr,
+    sharding_list_attr,
+)
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.intra.lower import Lowered
@@ -98,6 +104,8 @@ class Layouts:
     def constraints(self) -> tuple[Constraint, ...]:
         """Return the constraints on values inside, in the order of the operations."""
         out: dict[tuple[int, int, int], Constraint] = {}
+        for item in self._values():
+            out[item.operation, item.operand, item.result] = item
         problem = self.lowered.problem
         for edge, links in zip(problem.edges, self.lowered.edge_links, strict=True):
             p = edge.source_spec(self.states[edge.source])
@@ -107,31 +115,42 @@ class Layouts:
                     out[item.operation, item.operand, item.result] = item
         return tuple(out[key] for key in sorted(out))
 
-    def _of_link(self, edge: Edge, link: Link, p: Spec, q: Spec) -> list[Constraint]:
+    def _nodes(self, number: int) -> list[int]:
+        """Return the numbers of the operations of a class."""
         folded = self.lowered.merged.folded
         first = folded.graph.flow.arguments
-        nodes = [n for n in folded.members[link.reader] if n >= first]
+        return [node - first for node in folded.members[number] if node >= first]
+
+    def _values(self) -> Iterator[Constraint]:
+        """Yield the layouts of what follows a cluster."""
+        merged = self.lowered.merged
+        for value, tensor in merged.tensors.items():
+            number = value >> RESULT_BITS
+            if number in merged.merging and merged.group(value) in self.lowered.clusters:
+                sharding = self.sharding(len(tensor.shape), self.value_spec(value))
+                for node in self._nodes(number):
+                    yield Constraint(node, -1, value & RESULT_MASK, (sharding,))
+
+    def _of_link(self, edge: Edge, link: Link, p: Spec, q: Spec) -> list[Constraint]:
         if link.result >= 0:  # a heavy operation's or a reduction's result
             rank = len(edge.shape)
             own = tuple(NONE if dim == PARTIAL else dim for dim in p)
-            if link.source.heavy < 0 and p == q:
-                return []
             chain = [self.sharding(rank, own), self.sharding(rank, q)]
             if own == q:
                 chain = chain[1:]
-            return [Constraint(n - first, -1, link.result, tuple(chain)) for n in nodes]
-        if p == q or link.place < 0:
-            return []
+            nodes = self._nodes(link.reader)
+            return [Constraint(n, -1, link.result, tuple(chain)) for n in nodes]
         wanted = self._operand(link)
-        if wanted is None:
+        if p == q or link.place < 0 or wanted is None:
             return []
-        readers = [n for n in nodes if self._reads(n, link)]
         again = edge.hidden and edge.phase != "forward"
-        return [Constraint(n - first, link.place, -1, (wanted,), again) for n in readers]
+        readers = [n for n in self._nodes(link.reader) if self._reads(n, link)]
+        return [Constraint(n, link.place, -1, (wanted,), again) for n in readers]
 
     def _reads(self, node: int, link: Link) -> bool:
         folded = self.lowered.merged.folded
-        value = folded.graph.flow.operands[node][link.place]
+        flow = folded.graph.flow
+        value = flow.operands[node + flow.arguments][link.place]
         carried = (folded.classes[value >> RESULT_BITS] << RESULT_BITS) | (value & RESULT_MASK)
         return carried == link.carried
 
@@ -172,58 +191,75 @@ def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) 
         raise PassFailure(f"the module does not carry the mesh {mesh}", hint="annotate it first")
     block = main_function(module).regions[0].blocks[0]
     operations = [view.operation for view in block.operations]
-    made: dict[tuple[ir.Value, Sharding, bool], ir.Value] = {}
+    results: dict[int, list[Constraint]] = {}
+    for item in constraints:
+        if item.result >= 0:
+            results.setdefault(item.operation, []).append(item)
     with module.context, ir.Location.unknown():
-        for item in constraints:
-            op = operations[item.operation]
-            if item.result >= 0:
-                _pin_result(op, operations[item.operation + 1], item, symbol)
+        writer = _Writer(symbol)
+        for number, items in results.items():
+            writer.results(operations[number], operations[number + 1], items)
         for item in constraints:
             if item.operand >= 0:
-                _pin_operand(operations[item.operation], item, symbol, made)
+                writer.operand(operations[item.operation], item)
 
 
-def _pin_operand(
-    op: ir.Operation,
-    item: Constraint,
-    symbol: str,
-    made: dict[tuple[ir.Value, Sharding, bool], ir.Value],
-) -> None:
-    value = op.operands[item.operand]
-    (sharding,) = item.shardings
-    key = (value, sharding, item.again)
-    if key not in made:
-        source = value
-        if item.again:
-            source = ir.Operation.create(
-                "stablehlo.optimization_barrier",
-                results=[value.type],
-                operands=[value],
-                ip=ir.InsertionPoint(op),
-            ).result
-        made[key] = _constraint(source, sharding, symbol, op)
-    op.operands[item.operand] = made[key]
+class _Writer:
+    """Writes shardings of one mesh into a block."""
 
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.attributes: dict[Sharding, ir.Attribute] = {}
+        self.made: dict[tuple[ir.Value, Sharding, bool], ir.Value] = {}
 
-def _pin_result(op: ir.Operation, after: ir.Operation, item: Constraint, symbol: str) -> None:
-    value = op.results[item.result]
-    uses = [(use.owner, use.operand_number) for use in value.uses]
-    last = value
-    for sharding in item.shardings:
-        last = _constraint(last, sharding, symbol, after)
-    for owner, place in uses:
-        owner.operation.operands[place] = last
+    def attribute(self, sharding: Sharding) -> ir.Attribute:
+        """Return the attribute of a closed sharding."""
+        if sharding not in self.attributes:
+            self.attributes[sharding] = sharding_attr(sharding, self.symbol)
+        return self.attributes[sharding]
 
+    def results(self, op: ir.Operation, after: ir.Operation, items: list[Constraint]) -> None:
+        """Give an operation's results their first layouts, and append the steps to the last."""
+        first = {item.result: self.attribute(item.shardings[0]) for item in items}
+        shardings = [
+            first[n] if n in first else self.open(value) for n, value in enumerate(op.results)
+        ]
+        op.attributes[SHARDING] = sharding_list_attr(shardings)
+        for item in items:
+            value = last = op.results[item.result]
+            uses = [(use.owner, use.operand_number) for use in value.uses]
+            for sharding in item.shardings[1:]:
+                last = self.constraint(last, sharding, after)
+            for owner, place in uses if last != value else ():
+                owner.operation.operands[place] = last
 
-def _constraint(
-    value: ir.Value, sharding: Sharding, symbol: str, before: ir.Operation
-) -> ir.Value:
-    attribute = sharding_attr(sharding, symbol, ctx=value.context)
-    op = ir.Operation.create(
-        "sdy.sharding_constraint",
-        results=[value.type],
-        operands=[value],
-        attributes={"sharding": attribute},
-        ip=ir.InsertionPoint(before),
-    )
-    return op.result
+    def open(self, value: ir.Value) -> ir.Attribute:
+        """Return the sharding that leaves a value to propagation."""
+        return sharding_attr(Sharding.replicated(value.type.rank), self.symbol, open=True)
+
+    def operand(self, op: ir.Operation, item: Constraint) -> None:
+        """Let an operation read an operand in a layout."""
+        value = op.operands[item.operand]
+        (sharding,) = item.shardings
+        key = (value, sharding, item.again)
+        if key not in self.made:
+            source = value
+            if item.again:
+                source = ir.Operation.create(
+                    "stablehlo.optimization_barrier",
+                    results=[value.type],
+                    operands=[value],
+                    ip=ir.InsertionPoint(op),
+                ).result
+            self.made[key] = self.constraint(source, sharding, op)
+        op.operands[item.operand] = self.made[key]
+
+    def constraint(self, value: ir.Value, sharding: Sharding, before: ir.Operation) -> ir.Value:
+        """Insert a constraint; return what it returns."""
+        return ir.Operation.create(
+            "sdy.sharding_constraint",
+            results=[value.type],
+            operands=[value],
+            attributes={"sharding": self.attribute(sharding)},
+            ip=ir.InsertionPoint(before),
+        ).result

@@ -157,15 +157,16 @@ def _edges(out: Lowered) -> None:
             summed = frozenset(out.element_factors(source, tuple(sorted(link.summed)))) - {NONE}
         phase = out.phase(link.reader)
         update = link.place < 0 and link.result < 0
-        from_store = link.source.value >= 0 and stored[
-            merged.folded.representative(link.source.value >> RESULT_BITS)
-        ]
+        from_store = (
+            link.source.value >= 0
+            and stored[merged.folded.representative(link.source.value >> RESULT_BITS)]
+        )
         pool = "forward" if update else _POOL[phase]
         key = (source, link.carried, pool)
         edge = Edge(
             source, target, link.tensor.shape, link.tensor.itemsize, dims, wanted, summed,
             count=1, phase=pool, group=groups.setdefault(key, len(groups)),
-            hidden=update or phase is Phase.WEIGHT and link.result >= 0 or from_store,
+            hidden=update or (phase is Phase.WEIGHT and link.result >= 0) or from_store,
         )  # fmt: skip
         found[edge].append(link)
     for edge, links in found.items():

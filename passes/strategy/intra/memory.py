@@ -60,11 +60,11 @@ def argument_bytes(lowered: Lowered) -> list[Held]:
 
 def gradient_bytes(lowered: Lowered) -> list[Held]:
     """Return the bytes of gradients by weights, as the update takes them."""
-    out = []
-    for link in lowered.merged.links:
-        if link.result >= 0 and lowered.phase(link.reader) is Phase.WEIGHT:
-            out.append(held(lowered, link.target.value, link.count))
-    return out
+    return [
+        held(lowered, link.target.value, link.count)
+        for link in lowered.merged.links
+        if link.result >= 0 and lowered.phase(link.reader) is Phase.WEIGHT
+    ]
 
 
 def saved(lowered: Lowered) -> list[tuple[int, Held]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
+from pai.passes.strategy.intra.absorb import absorb
 from pai.passes.strategy.intra.fold import Folded
 from pai.passes.strategy.intra.graph import HEAVY
 from pai.passes.strategy.intra.rules import (
@@ -169,7 +170,7 @@ class _Merger:
             if not self.out.light[number]:
                 self.visit(number)
         self.updates()
-        _absorb(self.out, self.stored_values())
+        absorb(self.out, self.stored_values())
         return self.out
 
     def name(self, number: int) -> str:
@@ -243,7 +244,9 @@ class _Merger:
         whole = name == REDUCE and split.simple and split.complete
         if whole and split.summed:
             self.reduce(number, split)
-        elif whole or ((name in ELEMENTWISE or name in MOVING or name == BROADCAST) and split.simple):
+        elif whole or (
+            (name in ELEMENTWISE or name in MOVING or name == BROADCAST) and split.simple
+        ):
             self.follow(number, split)
         else:
             self.heavy(number, split)
@@ -359,50 +362,3 @@ class _Merger:
     def stored_values(self) -> set[int]:
         """Return the values that are arguments, or made of one argument."""
         return {value for value in self.out.index if self.is_stored(value)}
-
-
-def _absorb(out: Merged, stored: set[int]) -> None:
-    """Unify clusters that only serve one other.
-
-    These are statistics of a normalization, reduced from a cluster and broadcast back into it, and
-    moments, read and replaced by one update.
-    """
-    for _ in range(8):
-        links: dict[int, list[Link]] = defaultdict(list)
-        for link in out.links:
-            for end, other in ((link.source, link.target), (link.target, link.source)):
-                if end.value >= 0 and (
-                    other.heavy >= 0 or out.group(other.value) != out.group(end.value)
-                ):
-                    links[out.group(end.value)].append(link)
-        roots = {out.group(value) for value in stored}
-        changed = False
-        for group, found in sorted(links.items()):
-            changed |= _absorb_group(out, group, found, group in roots)
-        if not changed:
-            return
-
-
-def _absorb_group(out: Merged, group: int, links: list[Link], stored: bool) -> bool:
-    others = set()
-    for link in links:
-        if link.source.heavy >= 0 or link.target.heavy >= 0:
-            return False
-        others |= {out.group(link.source.value), out.group(link.target.value)} - {group}
-    if len(others) != 1:
-        return False
-    leaving = [link for link in links if out.group(link.source.value) == group]
-    if stored:
-        whole = all(len(l.tensor.shape) == len(out.tensors[l.target.value].shape) for l in leaving)
-    else:
-        whole = any(link.place >= 0 and not link.summed for link in leaving)
-    if not leaving or not whole:
-        return False
-    for link in leaving:
-        if link.summed:
-            continue
-        for a, b in zip(link.source.dims, link.target.dims, strict=True):
-            if a >= 0 and b >= 0:
-                out.dims.join(a, b)
-        out.values.join(out.index[link.source.value], out.index[link.target.value])
-    return True

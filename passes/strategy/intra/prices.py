@@ -24,6 +24,7 @@ class Prices:
         self.sizes = tuple(size for _, size in mesh.axes)
         kinds = {host.device.kind: host.device for host in cluster.hosts}
         self.kernels = [Kernels.of(kinds[kind]) for kind in sorted(kinds)]
+        self.contention = max(kernel.constants.contention for kernel in self.kernels)
         self.bandwidth = min(kernel.bandwidth for kernel in self.kernels)
         self._products: dict[tuple[int, int, int, int, str], float] = {}
         self._placements: dict[tuple[int, ...], Placement] = {}
@@ -54,7 +55,7 @@ class Prices:
         return num_bytes / self.bandwidth
 
     def collective(self, kind: str, num_bytes: float, axes: tuple[int, ...]) -> float:
-        """Return the time of a collective over mesh axes, given by number, in all groups at once."""
+        """Return the time of a collective over mesh axes, given by number."""
         key = (kind, num_bytes, axes)
         if key not in self._collectives:
             self._collectives[key] = max(

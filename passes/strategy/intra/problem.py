@@ -174,9 +174,7 @@ class Edge:
 
     def source_spec(self, state: State) -> Spec:
         """Return how the source lays the tensor out."""
-        return tuple(
-            PARTIAL if f in self.partial else _dim(self.source_dims, f) for f in state
-        )
+        return tuple(PARTIAL if f in self.partial else _dim(self.source_dims, f) for f in state)
 
     def target_spec(self, state: State) -> Spec:
         """Return how the target reads the tensor."""

@@ -25,10 +25,9 @@ def recompute_layers(lowered: Lowered) -> Lowered | None:
     memory = dict(lowered.problem.memory)
     parts = lowered.microbatches
     activations = []
-    for value, what in kept:
-        if folded.layered[value >> RESULT_BITS]:  # one layer at a time has all of it
-            what = replace(what, num_bytes=what.num_bytes / folded.layers)
-        activations.append(replace(what, num_bytes=what.num_bytes / parts))
+    for value, what in kept:  # one layer at a time has all of it
+        layers = folded.layers if folded.layered[value >> RESULT_BITS] else 1
+        activations.append(replace(what, num_bytes=what.num_bytes / layers / parts))
     for number in sorted(folded.crossing):
         what = held(lowered, number << RESULT_BITS, len(folded.members[number]))
         activations.append(replace(what, num_bytes=what.num_bytes / parts))
@@ -46,8 +45,12 @@ def recompute_layers(lowered: Lowered) -> Lowered | None:
 def _twice(lowered: Lowered, node: Node) -> Node:
     """Return a node that runs its forward kernels again, if it is of the layers."""
     layers = lowered.merged.folded.layers
-    products = [replace(p, phase="backward") for p in node.products if _again(p.phase, p.count, layers)]
-    traffic = [replace(t, phase="backward") for t in node.traffic if _again(t.phase, t.count, layers)]
+    products = [
+        replace(p, phase="backward") for p in node.products if _again(p.phase, p.count, layers)
+    ]
+    traffic = [
+        replace(t, phase="backward") for t in node.traffic if _again(t.phase, t.count, layers)
+    ]
     return replace(node, products=[*node.products, *products], traffic=[*node.traffic, *traffic])
 
 

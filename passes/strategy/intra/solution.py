@@ -55,7 +55,7 @@ class IntraOptions:
 
     fold: bool = True
     orders: int = 1
-    refine_s: float = 10.0
+    refine_s: float = 3.0
     joint_states: int = 4000
     limits: Limits = field(default_factory=Limits)
     microbatches: int = 1
@@ -239,9 +239,7 @@ def _search(lowered: Lowered, prices: Prices, options: IntraOptions, recompute: 
     return _Found(lowered, coster, states, objective, bound, timed_out, recompute, memory)
 
 
-def _solution(
-    found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh
-) -> IntraSolution:
+def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh) -> IntraSolution:
     coster, states, bound = found.coster, found.states, found.bound
     layouts = Layouts(found.lowered, states, mesh)
     shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
@@ -285,9 +283,7 @@ def _layout(role: Role, sharding: Sharding) -> TensorLayout:
     return TensorLayout(sharding, (priority,) * len(sharding.dims))
 
 
-def _collectives(
-    coster: Coster, states: list[State], mesh: Mesh
-) -> tuple[IntraCollective, ...]:
+def _collectives(coster: Coster, states: list[State], mesh: Mesh) -> tuple[IntraCollective, ...]:
     total: dict[tuple[str, tuple[int, ...], bool], list[float]] = {}
     for edge, _ in charged(coster, states):
         p, q = edge.source_spec(states[edge.source]), edge.target_spec(states[edge.target])

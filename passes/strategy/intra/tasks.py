@@ -55,6 +55,8 @@ class Tasks:
         states: per node.
         parameters: the arguments that are parameters, by number.
         microbatches: the tasks are those of one of so many parts of the batch.
+        stored: whether parameters count as they are stored, and gathering them and reducing their
+            gradients over these axes are tasks: for axes that are not the replicas'.
     """
 
     def __init__(
@@ -64,12 +66,15 @@ class Tasks:
         states: Sequence[State],
         parameters: frozenset[int],
         microbatches: int = 1,
+        *,
+        stored: bool = False,
     ) -> None:
         self.lowered = lowered
         self.coster = coster
         self.states = states
         self.parameters = parameters
         self.microbatches = microbatches
+        self.stored = stored
         self.folded = lowered.merged.folded
         self.segments = segments_of(self.folded)
         self.found = {name: _Collected() for name in (BEFORE, LAYER, AFTER)}
@@ -129,21 +134,29 @@ class Tasks:
             link.place
             for link in self.lowered.merged.links
             if link.target.heavy == product.origin
-            and self.folded.graph.stored[self.folded.representative(link.source.value >> RESULT_BITS)]
+            and self.folded.graph.stored[
+                self.folded.representative(link.source.value >> RESULT_BITS)
+            ]
         }
         return (m, max(1, n // parts), k) if 0 in weights else (max(1, m // parts), n, k)
 
     def _collectives(self) -> None:
-        links_of = dict(zip(map(id, self.lowered.problem.edges), self.lowered.edge_links, strict=True))
+        links_of = dict(
+            zip(map(id, self.lowered.problem.edges), self.lowered.edge_links, strict=True)
+        )
         names = [name for name, _ in self.coster.prices.mesh.axes]
         for edge, _ in charged(self.coster, self.states):
-            if edge.hidden:
+            if edge.hidden and not self.stored:
                 continue
+            parts = 1 if edge.hidden else self.microbatches
             p = edge.source_spec(self.states[edge.source])
             q = edge.target_spec(self.states[edge.target])
             for step in steps(edge, p, q, self.coster.prices.sizes):
                 task = Collective(
-                    step.kind, step.num_bytes / self.microbatches, tuple(names[a] for a in step.axes)
+                    step.kind,
+                    step.num_bytes / parts,
+                    tuple(names[a] for a in step.axes),
+                    edge.hidden,
                 )
                 for link in links_of[id(edge)]:
                     self._add(link.reader, task, link.count)
@@ -172,9 +185,11 @@ class Tasks:
                 self.found[name].parameters += self._elements(number) * len(members)
 
     def _elements(self, number: int) -> float:
-        """Return the elements of a parameter that a device's kernels read."""
+        """Return the elements of a parameter that a device's kernels read, or that it stores."""
         value = number << RESULT_BITS
         tensor = self.lowered.merged.tensors[value]
+        if self.stored:
+            return self._local(value, 1) / tensor.itemsize
         smallest = math.inf
         for edge, links in zip(self.lowered.problem.edges, self.lowered.edge_links, strict=True):
             if all(link.source.value >> RESULT_BITS != number or link.place < 0 for link in links):
@@ -183,7 +198,9 @@ class Tasks:
                 continue
             spec = edge.target_spec(self.states[edge.target])
             sizes = self.coster.prices.sizes
-            parts = math.prod(size for size, dim in zip(sizes, spec, strict=True) if dim > PARTIAL + 1)
+            parts = math.prod(
+                size for size, dim in zip(sizes, spec, strict=True) if dim > PARTIAL + 1
+            )
             smallest = min(smallest, math.prod(tensor.shape) / parts)
         return smallest if smallest < math.inf else float(math.prod(tensor.shape))
 
@@ -192,9 +209,10 @@ class Tasks:
         readers: dict[int, set[str]] = defaultdict(set)
         for link in self.lowered.merged.links:
             number = link.source.value >> RESULT_BITS
-            if link.source.value >= 0 and self.folded.members[number][0] in self.parameters:
-                if self.lowered.phase(link.reader) is Phase.FORWARD:
-                    readers[number].add(self.segments[link.reader])
+            if link.source.value < 0 or self.folded.members[number][0] not in self.parameters:
+                continue
+            if self.lowered.phase(link.reader) is Phase.FORWARD:
+                readers[number].add(self.segments[link.reader])
         return sum(self._elements(n) for n, names in readers.items() if {BEFORE, AFTER} <= names)
 
     def _segment(self, name: str, found: _Collected) -> Segment:
