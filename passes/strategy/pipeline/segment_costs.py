@@ -56,6 +56,7 @@ class StageWork:
             whole * self.state_bytes(segment.parameters),
             whole * saved,
             whole * (segment.transient_bytes + again + gathered * segment.parameters),
+            segment.parameters,
         )
 
     def state_bytes(self, parameters: float) -> float:
@@ -88,7 +89,11 @@ def workload_costs(works: Callable[[Submesh], StageWork]) -> CostFunction:
         first, last = work.workload.segments[0].name, work.workload.segments[-1].name
         if last in names and first not in names:
             tied = (1 + FRAGMENTATION) * work.state_bytes(work.workload.tied)
-            total = replace(total, static_bytes=total.static_bytes + tied)
+            total = replace(
+                total,
+                static_bytes=total.static_bytes + tied,
+                parameters=total.parameters + work.workload.tied,
+            )
         return total
 
     return cost

@@ -62,6 +62,7 @@ class StageCost:
         static_bytes: parameters, gradients, optimizer state.
         activation_bytes: kept for each microbatch in flight.
         transient_bytes: temporaries and buffers.
+        parameters: on each device, in elements, ZeRO not counted.
     """
 
     forward: float
@@ -71,6 +72,7 @@ class StageCost:
     static_bytes: float = 0.0
     activation_bytes: float = 0.0
     transient_bytes: float = 0.0
+    parameters: float = 0.0
 
     @property
     def seconds(self) -> float:
