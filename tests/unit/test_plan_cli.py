@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pai import plan_cli
+import pai
+from pai import cli, plan_cli
 from pai.passes.strategy.plan import Plan, layout_from_texts, plan_from_toml
 from pai.passes.strategy.plan_diff import diff_plans
+from pai.runtime.errors import InfeasiblePlan, UnsupportedPlan
 from pai.runtime.mesh import Mesh
 
 A = """
@@ -154,3 +156,30 @@ def test_trouble(files, capsys):
     with pytest.raises(SystemExit) as stopped:
         plan_cli.main([])
     assert stopped.value.code == 2
+
+
+def test_packages_refuse_what_they_cannot_run(files, capsys):
+    (files / "p.toml").write_text(
+        '[mesh]\ndata = 2\n[pipeline]\nmicrobatches = 4\n[recompute]\n"*" = "full"\n'
+    )
+    model = [str(files / "model.mlir"), "--plan", str(files / "p.toml"), "--devices", "2"]
+    assert cli.main([*model, "--stop-after", "strategy", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert "4 microbatches" in out and "recomputation is in neither time nor memory" in out
+    assert cli.main([*model, "-o", str(files / "out.pai")]) == UnsupportedPlan.exit_code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "p.toml: the plan has 4 microbatches and recomputation, which packages" in error
+    assert not (files / "out.pai").exists()
+
+
+def test_objectives_of_serving_from_python_and_the_command(files, capsys):
+    plan = pai.plan(str(files / "model.mlir"), cluster="h100-sxm", devices=8,
+                    objective="throughput")  # fmt: skip
+    assert plan.replicas * plan.num_devices == 8
+    assert "runs a second" in plan.explain()
+    arguments = [str(files / "model.mlir"), "--cluster", "h100-sxm", "--devices", "8"]
+    arguments += ["--objective", "devices", "--stop-after", "strategy", "--explain"]
+    assert cli.main(arguments) == 0
+    assert "plan: one device" in capsys.readouterr().out
+    assert cli.main([*arguments, "--max-latency", "1e-9"]) == InfeasiblePlan.exit_code
+    assert "more than" in capsys.readouterr().err
