@@ -23,6 +23,8 @@ CUDA context and NCCL's buffers."""
 
 def alpa(row: Row, *, fitted: bool) -> Iterator[Case]:
     """Yield the four times of a row: Megatron, Alpa and its two ablations."""
+    if row["family"] != "gpt":
+        raise PaiError(f"the family '{row['family']}' is not known", "alpa_v100.csv", "it has gpt")
     gpus, layers, hidden, heads = integers(row, "gpus", "layers", "hidden", "heads")
     model = Transformer(layers, hidden, heads, VOCAB, SEQ)
     flops = gpt_flops(BATCH, model, 4) / gpus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from benchmarks.published.case import Case, Option, Row, Setup, integers
 from benchmarks.published.megatron import llama, llama_flops
@@ -32,6 +33,8 @@ LLAMA = {
     "llama3-405b": (126, 16384, 128, 8, 53248),
 }
 """Layers, hidden, heads, key heads and inner elements."""
+
+TITAN_PROFILES = {"h100-96g": "h100-96g-500w", "h100": "h100-sxm", "a100": "a100-80g-sxm"}
 
 UNFUSED_ADAM = 80
 """AdamW as nineteen f32 reads and writes a parameter and one for the gradient's norm."""
@@ -103,15 +106,18 @@ def _foundry_setup(row: Row, model: Transformer, *, recompute: bool) -> Setup:
 def torchtitan(row: Row, *, fitted: bool) -> Iterator[Case]:
     """Yield TorchTitan's tables, with the peak memory."""
     seq, batch = integers(row, "seq", "local_batch")
+    kind = next((kind for kind in TITAN_PROFILES if row["gpu"].startswith(kind)), "")
+    if not kind or row["model"] not in LLAMA:
+        raise PaiError(f"'{row['model']}' on '{row['gpu']}' is not known", "torchtitan.csv")
     model = llama(*LLAMA[row["model"]], 128256, seq)
-    setup = _titan_setup(row, model, batch)
+    setup = replace(_titan_setup(row, model, batch), profile=TITAN_PROFILES[kind])
     shared = setup.split.tensor * setup.split.context * setup.run.stages
     tokens = batch * seq / shared
     name = f"{row['model']} {row['parallelism']} {row['precision']} {row['variant']}"
     yield Case(
         "torchtitan",
         name,
-        "h100",
+        kind.split("-")[0],
         tokens / float(row["tokens_per_s_per_gpu"]),
         batch * llama_flops(model) / shared,
         [Option(setup)],

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from pai.runtime.topology import DeviceSpec
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -150,3 +152,23 @@ def calibration(kind: str) -> Calibration:
     """
     names = [name for name in TABLE if kind.startswith(name)]
     return TABLE[max(names, key=len)] if names else A100
+
+
+def constants_of(device: DeviceSpec) -> Calibration:
+    """Return the constants of a device.
+
+    What a cluster file says about a kind that the table does not have replaces the A100's.
+    """
+    found = calibration(device.kind)
+    if any(device.kind.startswith(name) for name in TABLE):
+        return found
+    gemm = device.compute_efficiency if device.compute_efficiency < 1 else found.gemm
+    return replace(
+        found,
+        gemm=gemm,
+        attention_forward=found.attention_forward * gemm / found.gemm,
+        attention_backward=found.attention_backward * gemm / found.gemm,
+        memory=device.memory_efficiency if device.memory_efficiency < 1 else found.memory,
+        launch_s=device.launch_overhead_s or found.launch_s,
+        source=device.source,
+    )

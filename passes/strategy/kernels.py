@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pai.passes.strategy.calibration import Calibration, calibration
+from pai.passes.strategy.calibration import Calibration, constants_of
 from pai.passes.strategy.workload import Attention, Collective, Dot, Stream, Task
 from pai.runtime.topology import DeviceSpec
 
@@ -64,22 +64,34 @@ class Kernels:
     device: DeviceSpec
     constants: Calibration
     peaks: dict[str, float] = field(default_factory=dict, compare=False)
+    known: dict[Task, KernelTime] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, device: DeviceSpec, constants: Calibration | None = None) -> Kernels:
-        """Return the clock of ``device`` with its calibrated constants."""
-        return cls(device, constants or calibration(device.kind), dict(device.peak_flops))
+        """Return the clock of ``device`` with its calibrated constants.
+
+        A kind without a set of its own has the A100's, which are relative to the data sheet, and
+        the efficiencies and launch time that its cluster file gives.
+        """
+        return cls(device, constants or constants_of(device), dict(device.peak_flops))
 
     def seconds(self, tasks: Iterable[Task]) -> KernelTime:
         """Return the time of the kernels among ``tasks``; collectives are left out."""
-        total = KernelTime()
-        for task in tasks:
-            if not isinstance(task, Collective):
-                total = total + self.task(task)
-        return total
+        times = [self.task(task) for task in tasks if not isinstance(task, Collective)]
+        return KernelTime(
+            sum(time.compute for time in times),
+            sum(time.memory for time in times),
+            sum(time.launch for time in times),
+            sum(time.count for time in times),
+        )
 
     def task(self, task: Dot | Attention | Stream) -> KernelTime:
         """Return the time of one task with its count."""
+        if task not in self.known:
+            self.known[task] = self._task(task)
+        return self.known[task]
+
+    def _task(self, task: Dot | Attention | Stream) -> KernelTime:
         if isinstance(task, Dot):
             return self.dot(task)
         if isinstance(task, Attention):

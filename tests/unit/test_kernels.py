@@ -122,6 +122,17 @@ def test_profiles_have_the_peak_of_the_data_sheet(profile):
     assert dict(device.peak_flops)["f16"] == pytest.approx(SHEETS[kind].peak, rel=0.01)
 
 
+def test_a_cluster_file_speaks_for_kinds_without_constants():
+    rates = (("f32", 1e12),)
+    spec = DeviceSpec("mine", 1, 1e12, rates, compute_efficiency=0.5, launch_overhead_s=1e-5)
+    found = Kernels.of(spec).constants
+    assert (found.gemm, found.launch_s, found.memory) == (0.5, 1e-5, A100.memory)
+    ratio = 0.5 / A100.gemm
+    assert found.attention_forward == pytest.approx(ratio * A100.attention_forward)
+    assert Kernels.of(DeviceSpec("mine", 1, 1e12, rates)).constants.gemm == A100.gemm
+    assert Kernels.of(replace(spec, kind="a100-80g")).constants is A100
+
+
 def test_transfer_to_the_same_data_sheet_changes_nothing():
     same = transferred(A100, SHEETS["a100"], SHEETS["a100"])
     for name in ("gemm", "attention_forward", "attention_backward", "memory", "epilogue"):
