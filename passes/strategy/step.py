@@ -310,7 +310,7 @@ def segment_seconds(
     """Return the passes of one segment; they add up to what ``step_cost`` takes for it."""
     model = _Step(run, kernels, network)
     forward = model.tasks(segment.forward)
-    if run.zero == 3 and run.replicas > 1:
+    if run.by_segment:
         forward = model.beside(forward, model.gathering(segment)[0])
     kept = Stream(segment.parameters * run.gradient_bytes)
     weight = kernels.seconds((*segment.weight_backward, kept)).total

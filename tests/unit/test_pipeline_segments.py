@@ -55,6 +55,16 @@ def test_divided_stages_take_what_the_step_takes(stages):
     assert fullest == pytest.approx(memory_cost(WORK, run, State()).total, rel=0.1)
 
 
+@pytest.mark.parametrize(("zero", "segmented"), [(0, False), (1, False), (2, True), (3, False)])
+def test_one_stage_needs_the_memory_of_the_step(zero, segmented):
+    run = Execution(replicas=64, zero=zero, segmented=segmented, recompute="selective")
+    work = StageWork(WORK, run, KERNELS, free)
+    table = CostTable(chain_of(WORK), [Submesh("a100", 4, 1e15)], workload_costs(lambda _: work))
+    plan = divide(table, {"a100": 4}, "1f1b", 1, 1)
+    found = plan.stages[0].memory_bytes
+    assert found == pytest.approx(memory_cost(WORK, run, State()).total, rel=0.05)
+
+
 def test_the_last_stage_has_its_copy_of_a_shared_table():
     work = StageWork(WORK, Execution(), KERNELS, free)
     cost = workload_costs(lambda _: work)

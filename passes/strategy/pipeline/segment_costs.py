@@ -45,7 +45,7 @@ class StageWork:
         run = self.run
         seconds = segment_seconds(segment, run, self.kernels, self.network)
         whole = 1 + FRAGMENTATION
-        gathered = 3 * run.gather_bytes + run.reduce_bytes if run.zero == 3 else 0.0
+        gathered, passing = self.gathered_bytes(segment)
         saved = kept(segment, run.recompute)
         again = max(0.0, kept(segment, "none") - saved)
         return StageCost(
@@ -53,15 +53,34 @@ class StageWork:
             seconds.backward,
             seconds.weight,
             self.network("send", segment.output_bytes, run.stage_axes),
-            whole * self.state_bytes(segment.parameters),
+            whole * (self.state_bytes(segment.parameters) + gathered),
             whole * saved,
-            whole * (segment.transient_bytes + again + gathered * segment.parameters),
+            whole * (segment.transient_bytes + again + passing),
             segment.parameters,
         )
+
+    def gathered_bytes(self, segment: Segment) -> tuple[float, float]:
+        """Return the bytes of gathered parameters that stay, and of those on their way.
+
+        As ``memory.py``, with the largest segment of all on its way: ZeRO-3 keeps what is not repeated and two of the layers, ZeRO-2 by
+        segments all of them.
+        """
+        run = self.run
+        if not run.by_segment:
+            return 0.0, 0.0
+        layer = max(self.workload.segments, key=lambda other: other.repeat)
+        largest = max(other.parameters for other in self.workload.segments)
+        passing = largest * (run.gather_bytes + run.reduce_bytes)
+        if run.zero == 3:
+            passing += 2 * layer.parameters * run.gather_bytes
+        stays = run.zero == 2 or segment is not layer
+        return segment.parameters * run.gather_bytes * stays, passing
 
     def state_bytes(self, parameters: float) -> float:
         """Return the bytes of parameters, gradients and optimizer state on one device."""
         shares = [self.run.replicas if self.run.zero >= level else 1 for level in (3, 2, 1)]
+        if self.run.by_segment:
+            shares[0] = self.run.replicas
         state = self.state
         return parameters * (
             state.parameter / shares[0] + state.gradient / shares[1] + state.optimizer / shares[2]
