@@ -221,6 +221,34 @@ def test_a_choice_by_the_sum_of_the_batch_is_illegal():
     assert not judge(run).ok
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_dropout_is_legal(kind):
+    def step(key, w, x):
+        def loss(w):
+            kept = jax.random.bernoulli(jax.random.wrap_key_data(key, impl=kind), 0.9, x.shape)
+            return jnp.mean(encode(w, jnp.where(kept, x / 0.9, 0.0)) ** 2)
+
+        value, grad = jax.value_and_grad(loss)(w)
+        return value, w - 0.1 * grad
+
+    words = {"threefry2x32": 2, "rbg": 4}[kind]
+    key = jax.ShapeDtypeStruct((words,), jnp.uint32)
+    found = judge(step, key, W, X, labels=("key", "params/w", "batch/x"))
+    assert found.ok, found.offences
+    assert not found.prologue
+
+
+def test_rows_of_an_embedding_accumulate():
+    def step(table, tokens):
+        grad = jax.grad(lambda table: jnp.mean(jnp.tanh(table[tokens]) ** 2))(table)
+        return table - 0.1 * grad
+
+    tokens = jax.ShapeDtypeStruct((BATCH, 5), jnp.int32)
+    found = judge(step, W, tokens)
+    assert found.ok, found.offences
+    assert found.accumulator_bytes == 4 * 36
+
+
 def test_an_odd_batch_is_cut_by_its_smallest_divisor():
     found = judge(
         step_of(lambda w, x: jnp.mean(encode(w, x) ** 2)),

@@ -62,8 +62,8 @@ class StageWork:
     def gathered_bytes(self, segment: Segment) -> tuple[float, float]:
         """Return the bytes of gathered parameters that stay, and of those on their way.
 
-        As ``memory.py``, with the largest segment of all on its way: ZeRO-3 keeps what is not repeated and two of the layers, ZeRO-2 by
-        segments all of them.
+        As ``memory.py``, with the largest segment of all on its way: ZeRO-3 keeps what is not
+        repeated and two of the layers, ZeRO-2 by segments all of them.
         """
         run = self.run
         if not run.by_segment:
