@@ -140,7 +140,7 @@ class HybridOptions:
         memory_share: part of a device's memory that a plan may fill.
     """
 
-    tensor: int = 64
+    tensor: int = 16
     stages: int = 128
     microbatch: int = 16
     virtual: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
@@ -241,7 +241,7 @@ def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:
 
 def slowest_kernels(cluster: ClusterSpec) -> Kernels:
     """Return the clock of the slowest kind of device, by its f32 rate and bandwidth."""
-    kinds = {host.device for host in cluster.hosts}
+    kinds = {host.device for host in cluster.distinct_hosts}
     return Kernels.of(min(kinds, key=lambda d: (d.flops("bf16"), d.memory_bandwidth, d.kind)))
 
 

@@ -35,13 +35,15 @@ import numpy as np
 from highspy._core import _Highs
 
 from pai.passes.strategy.intra.prices import Prices
-from pai.passes.strategy.intra.problem import NONE, Edge, Problem, Spec, State, steps
+from pai.passes.strategy.intra.problem import NONE, Edge, Held, Problem, Spec, State, steps
 from pai.runtime.errors import PassFailure
 
 OVERLAP = 0.8
 """Part of a pass's compute behind which collectives may hide: kernels that use all processors
 leave the copy engines and the network free, but not at its ends."""
 PENALTY_S_PER_BYTE = 1e-8
+STORED_S_PER_BYTE = 1e-16
+"""What is stored is stored in shards where that costs nothing: decides between equals only."""
 HEURISTICS = (
     ("mip_heuristic_effort", 0.0), ("mip_detect_symmetry", False),
     ("mip_heuristic_run_feasibility_jump", False), ("mip_heuristic_run_rens", False),
@@ -90,12 +92,18 @@ class Coster:
         self.prices = prices
         self._nodes: list[dict[State, float]] = [{} for _ in problem.nodes]
         self._edges: dict[tuple[tuple[int, ...], int, Spec, Spec], float] = {}
+        self._stored: dict[int, list[Held]] = defaultdict(list)
+        for held in problem.stored:
+            self._stored[held.node].append(held)
 
     def node(self, number: int, state: State) -> float:
-        """Return the compute of a node."""
+        """Return the compute of a node, and next to nothing for what it stores."""
         known = self._nodes[number]
         if state not in known:
-            known[state] = self.problem.nodes[number].seconds(state, self.prices)
+            node = self.problem.nodes[number]
+            sizes = self.prices.sizes
+            stored = sum(held.bytes(node, state, sizes) for held in self._stored[number])
+            known[state] = node.seconds(state, self.prices) + STORED_S_PER_BYTE * stored
         return known[state]
 
     def edge(self, edge: Edge, source: Spec, target: Spec) -> float:
