@@ -29,7 +29,7 @@ from benchmarks.published.report import (
     print_table,
     summary,
 )
-from benchmarks.published.tables import READERS, read_cases
+from benchmarks.published.tables import READERS, Errors, read_cases
 from pai.passes.strategy.calibration import A100, SHEETS, Calibration, calibration, transferred
 
 
@@ -61,6 +61,23 @@ def print_fit(console: Console, reference: Sequence[Case]) -> None:
         values = {f.name: getattr(found, f.name) for f in fields(found)}
         kept = (f"{key}={value:.3g}" for key, value in values.items() if isinstance(value, float))
         console.print(f"{name}: {', '.join(kept)}", highlight=False)
+    across_tables(console, reference)
+
+
+def across_tables(console: Console, reference: Sequence[Case]) -> dict[str, Errors]:
+    """Print what constants fitted to llm-foundry's A100 rows alone say about Megatron's tables."""
+    alone = fit_a100([case for case in reference if case.table == "llmfoundry_fsdp"])
+    out = {}
+    for name in ("sc21", "korthikanti"):
+        pairs = [(c.predict(alone), c.measured) for c in reference if c.table == name]
+        found = Errors.of(pairs)
+        if found:
+            out[name] = found
+            console.print(
+                f"{name}, all rows, with constants fitted to llm-foundry's A100 rows alone: "
+                f"{found.mean:.1%} mean, {found.most:.1%} maximum"
+            )
+    return out
 
 
 def compare(

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import pytest
+from rich.console import Console
 
 from benchmarks.published import __main__ as command
 from benchmarks.published.case import DATA
@@ -102,6 +103,13 @@ def test_constants_are_what_the_fitted_halves_give():
     h100 = fit_h100(CASES, a100)
     for name in PRODUCTS:
         assert getattr(TABLE["h100"], name) == pytest.approx(getattr(h100, name), rel=0.02)
+
+
+def test_constants_transfer_across_tables():
+    found = command.across_tables(Console(quiet=True), CASES)
+    assert found["sc21"].mean <= 0.04
+    assert found["sc21"].most <= 0.10
+    assert found["korthikanti"].mean <= 0.06
 
 
 def test_halves_are_every_other_row_of_the_repository(tmp_path):
