@@ -25,7 +25,7 @@ from pai.passes.strategy.scaling import scaled
 from pai.passes.strategy.step import spread
 from pai.passes.strategy.units import bytes_text, seconds_text
 from pai.passes.strategy.workload import Workload
-from pai.runtime.errors import InfeasiblePlan
+from pai.runtime.errors import InfeasiblePlan, InvalidSharding
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
@@ -117,6 +117,54 @@ def plan_of_hybrid(cost: HybridCost, workload: Workload | None) -> Plan:
     )
 
 
+def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
+    """Return the point that ``plan_of_hybrid`` wrote as ``plan``, to be costed again.
+
+    Args:
+        plan: over axes named as the search names them.
+        batch: samples of a step.
+
+    Raises:
+        InvalidSharding: for other axes, several ZeRO or recompute choices, or a batch that replicas
+            and microbatches do not divide.
+    """
+    sizes, pipeline = dict(plan.mesh.axes), plan.pipeline
+    replicas, tensor = sizes.get(DATA, 1), sizes.get(TENSOR, 1)
+    choices = {how for _, how in plan.recompute} or {"none"}
+    zero = dict(plan.zero)
+    if set(sizes) - {DATA, TENSOR} or len(choices) > 1 or set(zero) - {DATA}:
+        raise InvalidSharding(
+            "the plan is no point of the outer search",
+            hint=f"use the axes '{DATA}' and '{TENSOR}', one recompute choice, ZeRO over '{DATA}'",
+        )
+    parts = replicas * pipeline.microbatches
+    if batch % parts:
+        raise InvalidSharding(f"{replicas} replicas of {pipeline.microbatches} microbatches do not "
+                              f"divide a batch of {batch}")  # fmt: skip
+    point = Hybrid(
+        stages=pipeline.stages,
+        virtual=pipeline.virtual,
+        tensor=tensor,
+        replicas=replicas,
+        microbatch=batch // parts,
+        microbatches=pipeline.microbatches,
+        zero=zero.get(DATA, 0),
+        recompute=choices.pop(),
+    )
+    return replace(point, order=_order(plan, point))
+
+
+def _order(plan: Plan, point: Hybrid) -> tuple[str, ...]:
+    """Return the order of axes in which the stages have the devices that the plan says."""
+    inside = [*dict(plan.mesh.axes), *(a for a in (DATA, TENSOR) if a not in dict(plan.mesh.axes))]
+    given = plan.pipeline.parts[0].devices if plan.pipeline.parts else ()
+    for place in range(len(inside) + 1 if given else 1):
+        order = (*inside[:place], STAGE, *inside[place:])
+        if not given or _devices(replace(point, order=order), 0, always=True) == given:
+            return order
+    raise InvalidSharding("the stages' devices follow no order of mesh axes")
+
+
 def prediction_of_hybrid(cost: HybridCost) -> Prediction:
     """Return time and memory of a point in the terms of a plan."""
     step, memory = cost.step, cost.memory
@@ -139,12 +187,23 @@ def prediction_of_hybrid(cost: HybridCost) -> Prediction:
 
 
 def _stages(point: Hybrid, workload: Workload) -> tuple[Stage, ...]:
-    """Return what each stage holds; () when there is one, or layers that stages share."""
+    """Return what each stage holds and where; () when there is nothing to say."""
+    chunks = _chunks(point, workload) if point.stages > 1 else []
+    if point.stages == 1 or not (chunks or point.order[0] != STAGE):
+        return ()
+    return tuple(
+        Stage(tuple(chunks[stage :: point.stages]), devices=_devices(point, stage))
+        for stage in range(point.stages)
+    )
+
+
+def _chunks(point: Hybrid, workload: Workload) -> list[str]:
+    """Return the segments of each virtual stage; [] when they share layers."""
     segments = list(workload.segments)
     place = max(range(len(segments)), key=lambda i: segments[i].repeat)
     counts = spread(segments[place].repeat, point.stages * point.virtual)
-    if point.stages == 1 or any(count < 1 for count in counts):
-        return ()
+    if any(count < 1 for count in counts):
+        return []
     chunks, start = [], 0
     for number, count in enumerate(map(int, counts)):
         held = [SegmentRange(segments[place].name, start, start + count)]
@@ -154,15 +213,12 @@ def _stages(point: Hybrid, workload: Workload) -> tuple[Stage, ...]:
             held += [SegmentRange(s.name) for s in segments[place + 1 :]]
         chunks.append(chunk_to_text(held))
         start += count
-    return tuple(
-        Stage(tuple(chunks[stage :: point.stages]), devices=_devices(point, stage))
-        for stage in range(point.stages)
-    )
+    return chunks
 
 
-def _devices(point: Hybrid, stage: int) -> tuple[int, ...]:
-    """Return the devices of a stage; () when stages follow each other in line."""
-    if point.order[0] == STAGE:
+def _devices(point: Hybrid, stage: int, *, always: bool = False) -> tuple[int, ...]:
+    """Return the devices of a stage; () when stages follow each other in line, unless always."""
+    if point.order[0] == STAGE and not always:
         return ()
     mesh = point.mesh
     return tuple(d for d in range(mesh.num_devices) if mesh.coordinates(d)[STAGE] == stage)

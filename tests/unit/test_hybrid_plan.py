@@ -5,15 +5,18 @@ import pytest
 from pai.passes.strategy.hybrid import Hybrid, HybridOptions, cost_hybrid
 from pai.passes.strategy.hybrid_plan import (
     HybridProblem,
+    hybrid_of_plan,
     plan_of_hybrid,
     plan_of_result,
+    prediction_of_hybrid,
     smallest_changes,
 )
 from pai.passes.strategy.plan import plan_from_toml
 from pai.passes.strategy.plan_segments import check_segments, parse_chunk
 from pai.passes.strategy.scaling import scaled
 from pai.passes.strategy.transformer import Split, Transformer, transformer_workload
-from pai.runtime.errors import InfeasiblePlan
+from pai.runtime.errors import InfeasiblePlan, InvalidSharding
+from pai.runtime.mesh import Mesh
 from pai.runtime.topology import load_cluster
 
 MODEL = Transformer(layers=24, hidden=4096, heads=32, vocab=51200, seq=2048)
@@ -51,6 +54,33 @@ def test_stages_inside_of_replicas_name_their_devices():
     assert plan.pipeline.parts[0].devices[:4] == (0, 1, 4, 5)
     assert plan.pipeline.parts[1].devices[:4] == (2, 3, 6, 7)
     assert plan_from_toml(plan.to_toml()) == plan
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Hybrid(4, 3, 2, 4, 1, 16, 1, "selective"),
+        Hybrid(2, 1, 2, 8, 1, 8, order=("data", "stage", "tensor")),
+        Hybrid(2, 1, 2, 8, 2, 8, order=("data", "tensor", "stage")),
+        Hybrid(1, 1, 1, 32, 2, 1, 3, order=("stage", "tensor", "data")),
+        Hybrid(8, 8, 2, 2, 1, 8, order=("data", "stage", "tensor")),  # half layers
+    ],
+)
+def test_a_plan_is_costed_again_as_the_point_it_was(point):
+    plan = plan_from_toml(of(point).to_toml())
+    batch = point.replicas * point.microbatch * point.microbatches
+    back = hybrid_of_plan(plan, batch)
+    assert back == point
+    cost = cost_hybrid(back, workloads(back.tensor, back.microbatch), problem().cluster)
+    assert prediction_of_hybrid(cost) == plan.predicted
+
+
+def test_other_plans_are_no_points():
+    plan = of(Hybrid(2, 1, 2, 8, 1, 8))
+    with pytest.raises(InvalidSharding, match="do not divide a batch of 100"):
+        hybrid_of_plan(plan, 100)
+    with pytest.raises(InvalidSharding, match="no point of the outer search"):
+        hybrid_of_plan(replace(plan, mesh=Mesh((("expert", 16),))), 64)
 
 
 def test_the_parts_of_time_and_memory_add_up():
