@@ -23,6 +23,11 @@ from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InfeasiblePlan, InvalidInput
 from pai.runtime.topology import ClusterSpec
 
+FURTHER = 2
+"""How many larger copies are tried behind the first that serves. Devices that share the work of a
+copy do it in no less device time together, so that larger copies win only where the smaller ones
+divide the program badly."""
+
 Search = Callable[[ir.Module, Signature, ClusterSpec], Plan]
 
 
@@ -156,7 +161,8 @@ def _trials(
             continue
         trial = _try(goal, count, copies, search, module, signature, cluster)
         out.append(trial)
-        if goal.objective == "devices" and trial.plan is not None:
+        serving = sum(trial.plan is not None for trial in out)
+        if serving > (FURTHER if goal.objective == "throughput" else 0):
             break
     return out
 
