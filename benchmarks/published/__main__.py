@@ -1,10 +1,10 @@
-"""``python -m benchmarks.published [--data DIR] [--json FILE] [--fit] [--rows]``.
+"""``python -m benchmarks.published [--data DIR] [--json FILE] [--fit] [--summary]``.
 
-Prints, for every table of DIR, predicted against measured step times with mean, 90th percentile
-and maximum error of the fitted and the held-out half, beside the baselines of one constant rate
-for the table and of Calculon; then what constants of the A100 and data sheets alone say about the
-other GPUs; then memory. ``--fit`` fits the constants again and prints them as they stand in
-``passes/strategy/calibration.py``; nothing else needs it.
+Prints, for every table of DIR, predicted against measured step times (``--summary`` leaves the rows
+out), then mean, 90th percentile and maximum error of the fitted and the held-out half beside the
+baselines of one constant rate for the table and of Calculon; then what constants of the A100 and
+data sheets alone say about the other GPUs; then memory. ``--fit`` fits the constants again and
+prints them as they stand in ``passes/strategy/calibration.py``; nothing else needs it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder with other rows")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--fit", action="store_true", help="fit the constants and print them")
-    parser.add_argument("--rows", action="store_true", help="print every row")
+    parser.add_argument("--summary", action="store_true", help="print no rows")
     options = parser.parse_args()
     console = Console(width=None if Console().is_terminal else 200)
     reference = read_cases()
     if options.fit:
         print_fit(console, reference)
     unread: list[str] = []
-    figures = compare(console, read_cases(options.data, unread), reference, rows=options.rows)
+    figures = compare(
+        console, read_cases(options.data, unread), reference, rows=not options.summary
+    )
     for line in unread:
         console.print(f"not read: {line}", markup=False)
     figures["unread"] = unread

@@ -135,12 +135,16 @@ def _titan_setup(row: Row, model: Transformer, batch: int) -> Setup:
         product_dtype=FP8 if row["precision"] in {"fp8", "float8"} else "",
         early_stop=True,
         loss_peak=20 if tensor > 1 else 12,
+        overlap_tensor="all" if "async" in row["variant"] else "",
     )
     run = Execution(
         stages=stages,
         microbatches=stages,
         replicas=sizes.get("fsdp", 1),
-        zero=3,
+        zero=2
+        if stages > 1
+        else 3,  # with stages, parameters stay gathered until the backward pass
+        segmented=True,
         recompute=row["recompute"],
         reduce_bytes=4,
         gradient_bytes=10,

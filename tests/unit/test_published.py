@@ -128,7 +128,7 @@ def test_the_command_reads_other_rows_and_says_what_it_cannot_read(tmp_path, mon
     lines.append(lines[1].replace("llama3-8b", "unheard-of"))
     (folder / "torchtitan.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "figures.json"
-    arguments = ["published", "--data", str(folder), "--json", str(out), "--rows"]
+    arguments = ["published", "--data", str(folder), "--json", str(out)]
     monkeypatch.setattr(sys, "argv", arguments)
     command.main()
     found = json.loads(out.read_text())
