@@ -74,9 +74,10 @@ def divide(
 ) -> PipelinePlan | None:
     """Return the fastest division into exactly ``stages`` stages, or None when none fits.
 
-    With several chunks the table has one submesh, which all stages take. Whether the chunks of a
-    stage fit together is checked for the fastest division; if they do not, for the fastest of
-    those whose chunks would fit if the others of their stage were like them.
+    With several chunks the table has one submesh, which all stages take, and the slowest chunk is
+    what is made fast. Whether the chunks of a stage fit together is checked for the fastest
+    division; if they do not, for the fastest of those whose chunks would fit if the others of
+    their stage were like them.
 
     Args:
         table: the costs.
@@ -131,8 +132,16 @@ def _plan(
 
 
 def _with_chunks_together(plan: PipelinePlan) -> PipelinePlan | None:
-    """Return the plan with the memory of whole stages, or None when one does not fit."""
-    count = plan.num_stages
+    """Return the plan with time and memory of whole stages, or None when one does not fit.
+
+    A stage works off all its chunks in turn, so the step follows the stage with most to do rather
+    than the slowest chunk: m · max_s Σ_c t, and to fill and drain, a chunk of each other stage.
+    """
+    count, chunks = plan.num_stages, plan.chunks
+    times = [stage.cost.seconds for stage in plan.stages]
+    most = max(sum(times[number::count]) for number in range(count))
+    sends = 2 * sum(stage.cost.send for stage in plan.stages)
+    seconds = plan.microbatches * most + (sum(times) - most + sends) / chunks
     # What is in flight repeats after the first few rounds of all stages.
     shown = make_schedule(plan.schedule, count, min(plan.microbatches, 4 * count), plan.chunks)
     memory = []
@@ -144,7 +153,7 @@ def _with_chunks_together(plan: PipelinePlan) -> PipelinePlan | None:
     if any(m > s.submesh.memory_bytes for m, s in zip(memory, plan.stages, strict=False)):
         return None
     stages = [replace(s, memory_bytes=memory[i % count]) for i, s in enumerate(plan.stages)]
-    return replace(plan, stages=tuple(stages))
+    return replace(plan, stages=tuple(stages), seconds=seconds)
 
 
 def _solve(
