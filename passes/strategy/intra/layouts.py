@@ -8,6 +8,7 @@ result's cluster has, the result takes one after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,7 @@ class Layouts:
         self.states = states
         self.mesh = mesh
         self.names = [name for name, _ in mesh.axes]
+        self.major = self._major_axes()
 
     def sharding(self, rank: int, spec: Spec, first: Sequence[int] = ()) -> Sharding:
         """Return a spec as a sharding; of one dimension's axes those in ``first`` are major."""
@@ -80,26 +82,39 @@ class Layouts:
 
     def arguments(self, ranks: Sequence[int]) -> list[Sharding]:
         """Return the sharding of every argument, given their ranks."""
-        folded = self.lowered.merged.folded
-        kept = self._kept_axes()
-        out = []
-        for argument, rank in enumerate(ranks):
-            value = folded.classes[argument] << RESULT_BITS
-            node = self.lowered.node_of(value)
-            out.append(self.sharding(rank, self.value_spec(value), kept.get(node, ())))
-        return out
+        classes = self.lowered.merged.folded.classes
+        values = [classes[argument] << RESULT_BITS for argument in range(len(ranks))]
+        return [self.value(value, rank) for value, rank in zip(values, ranks, strict=True)]
 
-    def _kept_axes(self) -> dict[int, list[int]]:
-        """Return per node the axes that its readers keep: gathering the others is then local."""
-        kept: dict[int, list[int]] = {}
-        problem = self.lowered.problem
-        for edge in problem.edges:
+    def value(self, value: int, rank: int) -> Sharding:
+        """Return the layout of a value of a cluster."""
+        first = self.major.get(self.lowered.node_of(value), ())
+        return self.sharding(rank, self.value_spec(value), first)
+
+    def _major_axes(self) -> dict[int, list[int]]:
+        """Return per node the axes that are major where several split a dimension.
+
+        They are those that the other end of an edge has too: the others are then gathered, or
+        sliced, without permuting devices. The largest tensors decide, and what is laid out alike
+        follows.
+        """
+        out: dict[int, list[int]] = {}
+        alike: list[tuple[int, int]] = []
+        for edge in sorted(
+            self.lowered.problem.edges,
+            key=lambda e: -e.count * e.itemsize * math.prod(e.shape),
+        ):
             p = edge.source_spec(self.states[edge.source])
             q = edge.target_spec(self.states[edge.target])
-            if p != q:
-                same = [a for a in range(len(p)) if p[a] >= 0 and p[a] == q[a]]
-                kept.setdefault(edge.source, same)
-        return kept
+            if p == q:
+                alike.append((edge.source, edge.target))
+                continue
+            same = [a for a in range(len(p)) if p[a] >= 0 and p[a] == q[a]]
+            for node, spec in ((edge.source, p), (edge.target, q)):
+                shared = {spec[a] for a in same}
+                if any(spec[a] in shared for a in range(len(p)) if a not in same):
+                    out.setdefault(node, same)
+        return _spread(out, alike)
 
     def constraints(self) -> tuple[Constraint, ...]:
         """Return the constraints on values inside, in the order of the operations."""
@@ -127,7 +142,7 @@ class Layouts:
         for value, tensor in merged.tensors.items():
             number = value >> RESULT_BITS
             if number in merged.merging and merged.group(value) in self.lowered.clusters:
-                sharding = self.sharding(len(tensor.shape), self.value_spec(value))
+                sharding = self.value(value, len(tensor.shape))
                 for node in self._nodes(number):
                     yield Constraint(node, -1, value & RESULT_MASK, (sharding,))
 
@@ -135,8 +150,9 @@ class Layouts:
         if link.result >= 0:  # a heavy operation's or a reduction's result
             rank = len(edge.shape)
             own = tuple(NONE if dim == PARTIAL else dim for dim in p)
-            chain = [self.sharding(rank, own), self.sharding(rank, q)]
-            if own == q:
+            before, after = self.major.get(edge.source, ()), self.major.get(edge.target, ())
+            chain = [self.sharding(rank, own, before), self.sharding(rank, q, after)]
+            if chain[0] == chain[1]:
                 chain = chain[1:]
             nodes = self._nodes(link.reader)
             return [Constraint(n, -1, link.result, tuple(chain)) for n in nodes]
@@ -160,15 +176,28 @@ class Layouts:
         rank = len(merged.tensors[link.carried].shape)
         if link.target.heavy >= 0:
             factors = merged.splits[link.target.heavy].operands[link.place]
-            state = self.states[lowered.heavies[link.target.heavy]]
+            node = lowered.heavies[link.target.heavy]
         elif len(link.target.dims) == rank:
             node = lowered.node_of(link.target.value)
             factors = lowered.element_factors(node, link.target.dims)
-            state = self.states[node]
         else:
             return None
+        state = self.states[node]
         spec = tuple(factors.index(f) if f >= 0 and f in factors else NONE for f in state)
-        return self.sharding(rank, spec)
+        return self.sharding(rank, spec, self.major.get(node, ()))
+
+
+def _spread(known: dict[int, list[int]], alike: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
+    """Give nodes without an order that of a node laid out alike, again and again."""
+    changed = True
+    while changed:
+        changed = False
+        for pair in alike:
+            for a, b in (pair, pair[::-1]):
+                if a in known and b not in known:
+                    known[b] = known[a]
+                    changed = True
+    return known
 
 
 def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) -> None:

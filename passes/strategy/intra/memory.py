@@ -33,7 +33,7 @@ def add_memory(lowered: Lowered, limit: float, microbatches: int = 1) -> None:
     """
     problem = lowered.problem
     problem.limit = limit
-    stored = argument_bytes(lowered)
+    stored = problem.stored = argument_bytes(lowered)
     kept = [replace(h, num_bytes=h.num_bytes / microbatches) for _, h in saved(lowered)]
     problem.memory[FORWARD_END] = [*stored, *kept]
     gradients = gradient_bytes(lowered)

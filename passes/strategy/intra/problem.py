@@ -209,6 +209,7 @@ class Problem:
         memory: per point, what is held then.
         fixed_bytes: bytes of one device that no choice changes.
         limit: bytes of one device.
+        stored: what is held all the time; where nothing else decides, in shards.
     """
 
     nodes: list[Node]
@@ -216,6 +217,7 @@ class Problem:
     memory: dict[str, list[Held]] = field(default_factory=dict)
     fixed_bytes: float = 0.0
     limit: float = math.inf
+    stored: list[Held] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

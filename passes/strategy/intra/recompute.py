@@ -36,7 +36,7 @@ def recompute_layers(lowered: Lowered) -> Lowered | None:
     problem = Problem(
         [_twice(lowered, node) for node in lowered.problem.nodes],
         [*lowered.problem.edges, *again],
-        memory, lowered.problem.fixed_bytes, lowered.problem.limit,
+        memory, lowered.problem.fixed_bytes, lowered.problem.limit, lowered.problem.stored,
     )  # fmt: skip
     links = [*lowered.edge_links, *([] for _ in again)]
     return replace(lowered, problem=problem, edge_links=links)
