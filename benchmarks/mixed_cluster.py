@@ -144,9 +144,13 @@ def table_of(model: Transformer, layout: Layout, microbatch: int, recompute: str
     return CostTable(chain_of(works[0].workload), submeshes, cost)
 
 
-def once_seconds(model: Transformer, layout: Layout) -> float:
-    """Return the time of reducing the gradients and of the update, as for even layers."""
-    parameters = model.parameters / layout.tensor / layout.stages
+def once_seconds(layout: Layout, parameters: float) -> float:
+    """Return the time of reducing the gradients and of the update.
+
+    Args:
+        layout: how the devices are used.
+        parameters: of the fullest stage, on one device.
+    """
     bandwidth = min(Kernels.of(host.device).bandwidth for host in CLUSTER.hosts)
     update = parameters * Execution().update_bytes / bandwidth
     if layout.replicas == 1:
@@ -211,7 +215,7 @@ def replicated(model: Transformer, layout: Layout, *, balanced: bool) -> Result 
     slowest = max(times[i // each][share] for i, share in enumerate(shares))
     named = [f"{sum(shares[:each])} sequences on A100", f"{sum(shares[each:])} on V100"]
     return Result(
-        slowest + once_seconds(model, layout),
+        slowest + once_seconds(layout, model.parameters / layout.tensor),
         f"tensor {layout.tensor}, data {layout.replicas}",
         ", ".join(named),
     )
@@ -238,7 +242,8 @@ def pipelined(model: Transformer, layout: Layout, *, balanced: bool) -> Result |
     if not found:
         return None
     _, plan = min(found, key=lambda item: item[0])
-    seconds = plan.simulate().total + once_seconds(model, layout)
+    fullest = max(stage.cost.parameters for stage in plan.stages)
+    seconds = plan.simulate().total + once_seconds(layout, fullest)
     name = f"tensor {layout.tensor}, {layout.stages} stages"
     if layout.replicas > 1:
         name += f", data {layout.replicas}"

@@ -35,7 +35,7 @@ def test_the_batch_goes_by_speed():
     a100, v100 = (int(part.split()[0]) for part in result.shares.replace("on V100", "").split(","))
     assert a100 + v100 == BATCH
     each = [share_seconds(model, layout, 0, a100 // 8), share_seconds(model, layout, 1, v100 // 8)]
-    assert max(each) + once_seconds(model, layout) == pytest.approx(result.seconds)
+    assert max(each) + once_seconds(layout, model.parameters) == pytest.approx(result.seconds)
     assert min(each) > 0.85 * max(each)
 
 
@@ -48,8 +48,7 @@ def test_an_even_pipeline_has_the_same_layers_everywhere():
 
 
 def test_gradients_of_replicas_on_both_hosts_cross_the_network():
-    model = MODELS["1.3B"]
-    assert once_seconds(model, Layout(1, 1)) > 2 * once_seconds(model, Layout(1, 2))
+    assert once_seconds(Layout(1, 1), 1e9) > 2 * once_seconds(Layout(1, 2), 1e9)
     assert [host.devices for host in CLUSTER.hosts] == [8, 8]
 
 
