@@ -48,7 +48,7 @@ def test_an_even_pipeline_has_the_same_layers_everywhere():
 
 
 def test_gradients_of_replicas_on_both_hosts_cross_the_network():
-    assert once_seconds(Layout(1, 1), 1e9) > 2 * once_seconds(Layout(1, 2), 1e9)
+    assert once_seconds(Layout(1, 1), 1e9) > once_seconds(Layout(1, 2), 1e9)
     assert [host.devices for host in CLUSTER.hosts] == [8, 8]
 
 
