@@ -14,8 +14,8 @@
 // CHECK: %[[DOT:.*]] = stablehlo.dot_general %arg0, %arg1
 // CHECK-NOT: sdy.sharding_constraint
 // CHECK: %[[TANH:.*]] = stablehlo.tanh %[[DOT]]
-// CHECK: %[[PINNED:.*]] = sdy.sharding_constraint %[[TANH]] <@mesh, [{"data"}, {"model"}]>
-// CHECK: %[[READ:.*]] = sdy.sharding_constraint %[[PINNED]] <@mesh, [{}, {"model"}]>
+// CHECK-SAME: sdy.sharding = #sdy.sharding_per_value<[<@mesh, [{"data"}, {"model"}]>]>
+// CHECK: %[[READ:.*]] = sdy.sharding_constraint %[[TANH]] <@mesh, [{}, {"model"}]>
 // CHECK: %[[OUT:.*]] = stablehlo.dot_general %[[READ]], %arg2
 // CHECK: return %[[OUT]]
 func.func @main(
