@@ -138,6 +138,7 @@ class HybridOptions:
         zero: ZeRO stages; 2 and 3 go with one stage, because every microbatch would gather.
         state: bytes of training state of a parameter.
         memory_share: part of a device's memory that a plan may fill.
+        microbatches: whether a replica may run its batch in parts, one after the other.
     """
 
     tensor: int = 16
@@ -147,6 +148,7 @@ class HybridOptions:
     zero: tuple[int, ...] = (0, 1, 2, 3)
     state: State = field(default_factory=State)
     memory_share: float = 1.0
+    microbatches: bool = True
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ class _Grid:
         layers = max(segment.repeat for segment in workload.segments)
         count = self.batch // (point.replicas * point.microbatch)
         choices = max((s.recompute for s in workload.segments), key=len)
-        if point.stages > layers:
+        if point.stages > layers or (count > 1 and not self.options.microbatches):
             return
         for virtual in self.options.virtual if point.stages > 1 else (1,):
             if virtual > 1 and (count % point.stages or not interleaves(layers, point, virtual)):

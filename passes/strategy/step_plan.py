@@ -1,0 +1,117 @@
+"""choose_step_plan: the plan of a training step, pipelines and microbatches included.
+
+The inner level (``intra/inner.py``) says what every operation splits over the tensor axis, the
+outer one (``hybrid.py``) how many stages, tensor shards, replicas and microbatches there are, and
+ZeRO and recompute. Both see one of the layers that repeat. The result is written as layouts over
+two axes: the batch over ``data``, and what the inner level chose over ``tensor``.
+
+A step whose microbatches need to know of each other (``pipeline/microbatching.py``) is searched
+again without microbatches, and the plan says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pai.dialects.mlir import ir
+from pai.dialects.program import Role, Signature
+from pai.passes.strategy.annotate import has_shardings
+from pai.passes.strategy.hybrid import DATA, TENSOR, Hybrid, HybridOptions
+from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result
+from pai.passes.strategy.intra.inner import Inner, inner_search
+from pai.passes.strategy.intra.layouts import Layouts
+from pai.passes.strategy.intra.problem import NONE
+from pai.passes.strategy.pipeline.microbatching import Legality, microbatching
+from pai.passes.strategy.plan import Alternative, Plan, TensorLayout
+from pai.passes.strategy.plan_values import values_from_constraints
+from pai.passes.strategy.plan_zero import is_training
+from pai.passes.strategy.search import choose_plan
+from pai.runtime.errors import InvalidInput
+from pai.runtime.mesh import Mesh
+from pai.runtime.topology import ClusterSpec
+
+
+def choose_any_plan(module: ir.Module, signature: Signature, cluster: ClusterSpec) -> Plan:
+    """Return the fastest plan that fits, whether packages of it can be made yet or not.
+
+    Training steps without shardings of their own get ``choose_step_plan``; other programs, and
+    steps whose inputs share no batch, ``choose_plan``.
+
+    Raises:
+        InfeasiblePlan: when nothing fits.
+    """
+    if cluster.num_devices > 1 and is_training(signature) and not has_shardings(module):
+        try:
+            return choose_step_plan(module, signature, cluster)
+        except InvalidInput as error:
+            plan = choose_plan(module, signature, cluster)
+            note = Alternative("pipelines and microbatches", error.what)
+            return replace(plan, alternatives=(*plan.alternatives, note))
+    return choose_plan(module, signature, cluster)
+
+
+def choose_step_plan(
+    module: ir.Module,
+    signature: Signature,
+    cluster: ClusterSpec,
+    options: HybridOptions | None = None,
+) -> Plan:
+    """Return the plan of a training step.
+
+    Args:
+        module: the simplified global module; not changed.
+        signature: its arguments and results.
+        cluster: the devices.
+        options: what the outer level tries; everything when left out.
+
+    Raises:
+        InfeasiblePlan: when nothing fits.
+        InvalidInput: when the inputs share no batch dimension.
+    """
+    options = options or HybridOptions()
+    inner = inner_search(module, signature, cluster)
+    problem = HybridProblem(inner, inner.batch, cluster, options)
+    result = problem.search()
+    legality = Legality(inner.batch)
+    if result.best[0].hybrid.microbatches > 1:
+        legality = microbatching(module, signature)
+        if not legality.ok:
+            problem = replace(problem, options=replace(options, microbatches=False))
+            result = problem.search()
+    plan = plan_of_result(problem, result)
+    notes = tuple(
+        Alternative("microbatches", f"{item.op} at {item.where}: {item.why}")
+        for item in legality.offences[:1]
+    )
+    point = result.best[0].hybrid
+    return replace(
+        plan,
+        **_layouts(module, inner, point),
+        alternatives=(*plan.alternatives, *notes),
+    )
+
+
+def _layouts(module: ir.Module, inner: Inner, point: Hybrid) -> dict[str, tuple[object, ...]]:
+    """Return layouts of arguments and values: the batch over ``data``, the rest over ``tensor``."""
+    mesh = Mesh(((DATA, point.replicas), (TENSOR, point.tensor)))
+    states = [
+        (_batch(inner, node, point), *(state or (NONE,)))
+        for node, state in enumerate(inner.states(point.tensor, point.microbatch))
+    ]
+    layouts = Layouts(inner.lowered, states, mesh)
+    ranks = [len(value.shape) for value in inner.signature.arguments]
+    arguments = tuple(
+        (value.name, TensorLayout(sharding, (int(value.role is not Role.INPUT),) * rank))
+        for value, sharding, rank in zip(
+            inner.signature.arguments, layouts.arguments(ranks), ranks, strict=True
+        )
+        if any(sharding.dims)
+    )
+    values = values_from_constraints(module, layouts.constraints()) if point.tensor > 1 else ()
+    return {"arguments": arguments, "values": values}
+
+
+def _batch(inner: Inner, node: int, point: Hybrid) -> int:
+    """Return the factor of a node that replicas split."""
+    found = [f for f in inner.factors.get(node, ()) if point.replicas > 1]
+    return min(found, default=NONE)
