@@ -6,7 +6,7 @@ parallel as (8, 8), and ZeRO-3. Every case runs in a fresh process, its worker s
 Seconds are wall time from the module in memory to the LocalModule, and processor time of the
 process and of Shardy's worker. The last columns are the seconds of processor time by stage; what
 is under "other" is mostly the exchange with the worker. Nothing is allocated: arguments are shapes.
-Drawing needs matplotlib.
+Drawing needs the extra ``bench`` (matplotlib).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pai.passes.partition.annotations import shardings_in
 from pai.passes.partition.layout import Atoms, Layout
 
 if TYPE_CHECKING:
-    from pai.passes.partition.localize import Localizer
+    from pai.passes.partition.localizer import Localizer
 
 Step = Callable[["Localizer", ir.Operation], None]
 

@@ -20,8 +20,8 @@ is taken:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.cutting import (
@@ -35,8 +35,9 @@ from pai.passes.partition.cutting import (
     zero_of,
 )
 from pai.passes.partition.emit import Emitter
+from pai.passes.partition.intervals import Intervals
 from pai.passes.partition.layout import Atoms
-from pai.passes.partition.pieces import Piece, fetch_pieces, moved_elements, pairs, pieces
+from pai.passes.partition.pieces import Piece, fetch_pieces, pairs
 
 
 def fetch(
@@ -63,8 +64,10 @@ def fetch(
         fill: scalar for what lies outside of [0, size); None when it does not matter.
         needed: per shard, how many elements at the front of its interval matter; all by default.
     """
+    local = int(value.type.shape[dim])
     lengths = tuple(needed or [length] * len(starts))
-    return _Fetch(emit, value, dim, atoms, size, tuple(starts), length, fill, lengths).run()
+    want = Intervals(local, size, tuple(starts), length, lengths)
+    return _Fetch(emit, value, dim, atoms, want, fill).run()
 
 
 @dataclass(frozen=True)
@@ -75,117 +78,69 @@ class _Fetch:
     value: ir.Value
     dim: int
     atoms: Atoms
-    size: int
-    starts: tuple[int, ...]
-    length: int
+    want: Intervals
     fill: ir.Value | None
-    needed: tuple[int, ...]
-
-    @property
-    def local(self) -> int:
-        """Elements of a shard."""
-        return int(self.value.type.shape[self.dim])
-
-    @property
-    def shards(self) -> int:
-        return len(self.starts)
 
     def run(self) -> ir.Value:
         """Choose the way that moves least."""
-        if self.length == self.local and self.starts == tuple(self.own_starts()):
+        if self.want.are_own():
             if self.fill is None:
                 return self.value
-            return self.emit.mask_tail(self.value, self.dim, self.size, self.atoms, self.fill)
-        wanted = list(self.wanted())
-        if self.is_shift(wanted):
-            return self.shift(wanted)
-        left, right = self.reach()
-        ways: list[tuple[int, Callable[[], ir.Value]]] = [
-            (max(left, right) if self.exchanges() else left + right, self.halo),
-            ((self.shards - 1) * self.local, self.gather),
-            (moved_elements(wanted), lambda: self.pieces(wanted)),
-        ]
-        return min(ways, key=lambda way: way[0])[1]()
-
-    def wanted(self) -> Iterator[Piece]:
-        """Yield the pieces that matter."""
-        for piece in pieces(self.starts, self.length, self.local, self.size):
-            left = self.needed[piece.target] - piece.target_start
-            if left > 0:
-                yield replace(piece, size=min(piece.size, left))
-
-    def own_starts(self) -> range:
-        """Return where each shard's own elements begin."""
-        return range(0, self.shards * self.local, self.local)
-
-    def reach(self) -> tuple[int, int]:
-        """Return how many elements before and behind its own some shard needs."""
-        left = right = 0
-        for own, start, length in zip(self.own_starts(), self.starts, self.needed, strict=True):
-            low, high = max(start, 0), min(start + length, self.size)
-            if low < high:
-                left, right = max(left, own - low), max(right, high - own - self.local)
-        return left, right
+            size = self.want.size
+            return self.emit.mask_tail(self.value, self.dim, size, self.atoms, self.fill)
+        if self.want.is_shift():
+            return self.shift()
+        ways = {"halo": self.halo, "gather": self.gather, "pieces": self.pieces}
+        return ways[min(self.want.ways(), key=lambda way: way[0])[1]]()
 
     # The whole interval of every shard is one piece.
 
-    def is_shift(self, wanted: Sequence[Piece]) -> bool:
-        sources, targets = {p.source for p in wanted}, {p.target for p in wanted}
-        whole = all(p.size == self.needed[p.target] and not p.target_start for p in wanted)
-        places = {p.source_start for p in wanted}
-        if not whole or len(places) != 1 or places.pop() + self.length > self.local:
-            return False
-        return len(sources) == len(targets) == len(wanted)
-
-    def shift(self, wanted: Sequence[Piece]) -> ir.Value:
+    def shift(self) -> ir.Value:
+        wanted = self.want.wanted()
         begin = wanted[0].source_start
-        out = cut(self.emit, self.value, self.dim, begin, begin + self.length)
+        out = cut(self.emit, self.value, self.dim, begin, begin + self.want.length)
         moved = any(p.source != p.target for p in wanted)
         if moved:
             out = self.emit.collective_permute(out, pairs(self.emit, self.atoms, wanted))
         received = {p.target for p in wanted}
-        everyone = all(d in received or not self.needed[d] for d in range(self.shards))
+        shards, needed = self.want.shards, self.want.needed
+        everyone = all(d in received or not needed[d] for d in range(shards))
         if self.fill is None or everyone or (moved and is_splat(self.fill, 0)):
             return out
-        has = entry(self.emit, [int(d in received) for d in range(self.shards)], self.atoms)
+        has = entry(self.emit, [int(d in received) for d in range(shards)], self.atoms)
         mask = self.emit.compare(has, "NE", self.emit.scalar(0))
         return choose(self.emit, mask, out, self.fill)
 
     # The edges of the neighbours around the own shard.
 
     def halo(self) -> ir.Value:
-        left, _ = self.reach()
-        parts = self.exchanged() if self.exchanges() else self.hops()
+        left, _ = self.want.reach()
+        parts = self.exchanged() if self.want.exchanges() else self.hops()
         whole = join(self.emit, parts, self.dim)
-        own = self.own_starts()
-        places = [start - o + left for start, o in zip(self.starts, own, strict=True)]
+        own = self.want.own_starts()
+        places = [start - o + left for start, o in zip(self.want.starts, own, strict=True)]
         return self.interval(whole, places)
 
     def hops(self) -> list[ir.Value]:
         """Return, in order, the parts of shards that lie within reach, from near and far."""
-        left, right = self.reach()
-        local, out = self.local, []
+        left, right = self.want.reach()
+        local, out = self.want.local, []
         for hop in range(-math.ceil(left / local), math.ceil(right / local) + 1):
             begin = max(0, -left - hop * local)
             end = min(local, right + local - hop * local)
             part = cut(self.emit, self.value, self.dim, begin, end)
             if hop:
-                places = range(max(0, -hop), min(self.shards, self.shards - hop))
+                places = range(max(0, -hop), min(self.want.shards, self.want.shards - hop))
                 route = [Piece(d + hop, d) for d in places]
                 part = self.emit.collective_permute(part, pairs(self.emit, self.atoms, route))
             out.append(self.masked(part, hop * local + begin, zeros=hop != 0))
         return out
 
-    def exchanges(self) -> bool:
-        """Whether there are two shards, each of which wants an edge of the other."""
-        left, right = self.reach()
-        return self.shards == 2 and min(left, right) > 0 and max(left, right) <= self.local
-
     def exchanged(self) -> list[ir.Value]:
         """Let two shards swap edges; each has what it received on both of its sides."""
-        left, right = self.reach()
+        left, right = self.want.reach()
         width, emit = max(left, right), self.emit
-        start = entry(emit, [self.local - width, 0], self.atoms)
+        start = entry(emit, [self.want.local - width, 0], self.atoms)
         edge = dynamic_cut(emit, self.value, self.dim, start, width)
         route = pairs(emit, self.atoms, [Piece(0, 1), Piece(1, 0)])
         edge = emit.collective_permute(edge, route)
@@ -194,7 +149,7 @@ class _Fetch:
         return [
             self.masked(before, -left, zeros=False),
             self.masked(self.value, 0, zeros=False),
-            self.masked(behind, self.local, zeros=False),
+            self.masked(behind, self.want.local, zeros=False),
         ]
 
     def masked(self, part: ir.Value, shift: int, *, zeros: bool) -> ir.Value:
@@ -206,15 +161,15 @@ class _Fetch:
         if self.fill is None:
             return part
         emit, width = self.emit, part.type.shape[self.dim]
-        begins = [own + shift for own in self.own_starts()]
+        begins = [own + shift for own in self.want.own_starts()]
         low = high = partial = False
-        for begin, start, length in zip(begins, self.starts, self.needed, strict=True):
+        for begin, start, length in zip(begins, self.want.starts, self.want.needed, strict=True):
             seen = range(max(begin, start), min(begin + width, start + length))
-            unsent = begin + width <= 0 or begin >= self.shards * self.local
+            unsent = begin + width <= 0 or begin >= self.want.shards * self.want.local
             if not seen or (zeros and unsent and is_splat(self.fill, 0)):
                 continue
-            low, high = low or seen.start < 0, high or seen.stop > self.size
-            partial = partial or begin < 0 < begin + width or begin < self.size < begin + width
+            low, high = low or seen.start < 0, high or seen.stop > self.want.size
+            partial = partial or begin < 0 < begin + width or begin < self.want.size < begin + width
         if not low and not high:
             return part
         base = entry(emit, begins, self.atoms)
@@ -222,7 +177,7 @@ class _Fetch:
             sizes = list(part.type.shape)
             positions = emit.positions(sizes, self.dim, ())
             base = emit.binary("add", positions, emit.broadcast(base, sizes, []))
-        for wanted, direction, limit in ((low, "GE", 0), (high, "LT", self.size)):
+        for wanted, direction, limit in ((low, "GE", 0), (high, "LT", self.want.size)):
             if wanted:
                 mask = emit.compare(base, direction, emit.constant(base.type, limit))
                 part = choose(emit, mask, part, self.fill)
@@ -231,23 +186,24 @@ class _Fetch:
     def interval(self, value: ir.Value, places: Sequence[int]) -> ir.Value:
         """Cut [places[d], +length) out of ``value``; what lies outside of it is ``fill``."""
         size = value.type.shape[self.dim]
-        places = [min(max(place, -self.length), size) for place in places]
-        low, high = max(0, -min(places)), max(0, max(places) + self.length - size)
+        places = [min(max(place, -self.want.length), size) for place in places]
+        low, high = max(0, -min(places)), max(0, max(places) + self.want.length - size)
         value = pad_edges(self.emit, value, self.dim, low, high, self.fill)
         starts = [place + low for place in places]
         if len(set(starts)) == 1:
-            return cut(self.emit, value, self.dim, starts[0], starts[0] + self.length)
+            return cut(self.emit, value, self.dim, starts[0], starts[0] + self.want.length)
         start = entry(self.emit, starts, self.atoms)
-        return dynamic_cut(self.emit, value, self.dim, start, self.length)
+        return dynamic_cut(self.emit, value, self.dim, start, self.want.length)
 
     # Pieces one by one, or everything everywhere.
 
-    def pieces(self, wanted: Sequence[Piece]) -> ir.Value:
+    def pieces(self) -> ir.Value:
         fill = zero_of(self.emit, self.value) if self.fill is None else self.fill
-        return fetch_pieces(self.emit, self.value, self.dim, self.atoms, wanted, self.length, fill)
+        wanted, length = self.want.wanted(), self.want.length
+        return fetch_pieces(self.emit, self.value, self.dim, self.atoms, wanted, length, fill)
 
     def gather(self) -> ir.Value:
         whole = self.emit.all_gather(self.value, self.dim, self.atoms)
-        if self.length >= self.size:
+        if self.want.length >= self.want.size:
             self.emit.gathered.append((self.value.type, whole.type))
-        return self.interval(self.emit.cut_end(whole, self.dim, self.size), self.starts)
+        return self.interval(self.emit.cut_end(whole, self.dim, self.want.size), self.want.starts)

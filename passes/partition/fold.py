@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pai.dialects.mlir import ir
+from pai.passes.partition.accounts import Localized
 from pai.passes.partition.annotations import function_attributes
 from pai.passes.partition.fold_expand import expand, expand_account
 from pai.passes.partition.fold_graph import read
@@ -24,7 +25,6 @@ from pai.passes.partition.fold_reduce import (
     choose_cut,
     reduce_module,
 )
-from pai.passes.partition.localize import Localized
 from pai.runtime.errors import PaiError
 
 

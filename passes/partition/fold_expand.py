@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
+from pai.passes.partition.accounts import Localized
 from pai.passes.partition.annotations import without_shardings
 from pai.passes.partition.fold_graph import RESULT_BITS, Graph
 from pai.passes.partition.fold_match import ARGUMENT, Match, Member, Template
 from pai.passes.partition.fold_order import order
 from pai.passes.partition.fold_reduce import MARK
-from pai.passes.partition.localize import Localized
 from pai.passes.partition.report import Replication
 from pai.passes.rewrite import where
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from pai.dialects.mlir import ir, run_pipeline
 from pai.dialects.sdy import lift_meshes, mesh_from_module, mesh_ops, set_mesh
 from pai.passes.base import run_passes
+from pai.passes.partition.accounts import Localized
 from pai.passes.partition.annotations import speaks_shardy, unsharded
 from pai.passes.partition.fold import fold_layers
 from pai.passes.partition.fold_padding import FoldPadding
-from pai.passes.partition.localize import Localized, localize
+from pai.passes.partition.localize import localize
 from pai.passes.partition.propagate import Propagate
 from pai.passes.partition.report import LocalModule, PartitionReport
 from pai.passes.partition.traffic import collective_uses

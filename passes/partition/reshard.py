@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pai.dialects.mlir import ir
 from pai.dialects.types import dtype_name
 from pai.passes.partition.emit import Emitter, tensor
+from pai.passes.partition.fetch import fetch
+from pai.passes.partition.intervals import Intervals
 from pai.passes.partition.layout import Atoms, Grid, Layout, used
 from pai.runtime.dtypes import itemsize
 
@@ -24,7 +26,8 @@ class Step:
     """One step of a reshard, to ``layout``.
 
     Args:
-        kind: slice, gather, exchange (all_to_all) or permute.
+        kind: slice, gather, exchange (all_to_all), permute, or regrid: blocks along more or fewer
+            atoms that do not share their edges.
         layout: what the step leads to.
         dim: the dimension cut or gathered; of an exchange the one that is gathered.
         atoms: what it is cut or gathered along.
@@ -80,7 +83,8 @@ def route(
         target: the layout wanted.
     """
     for step in _steps(grid, shape, width, source, target):
-        if step.layout == target and step.kind in ("slice", "gather"):
+        gathered = step.kind == "gather" and not _is_hollow(grid, shape[step.dim], step.atoms)
+        if step.layout == target and (gathered or step.kind == "slice"):
             return (step,)  # no way sends less
     order = itertools.count()
     heap: list[tuple[float, int, Layout, tuple[Step, ...]]] = [(0.0, next(order), source, ())]
@@ -103,17 +107,19 @@ def _steps(
 ) -> Iterator[Step]:
     size = width * math.prod(grid.local_shape(shape, layout))
     for dim in range(len(shape)):
-        yield from _slices(grid, shape, layout, target, dim)
+        yield from _slices(grid, shape, size, layout, target, dim)
         for length in range(1, len(layout[dim]) + 1):
             keep, atoms = layout[dim][:-length], layout[dim][-length:]
             if not _joins(grid, shape[dim], keep, atoms):
+                yield _regrid(grid, shape, size, layout, dim, keep, atoms)
                 continue
             others = grid.count(atoms) - 1
             gathered = _with(layout, dim, keep)
             yield Step("gather", gathered, dim, atoms, cost=COLLECTIVE_BYTES + size * others)
             cost = COLLECTIVE_BYTES + size * others / (others + 1)
+            hollow = not keep and _is_hollow(grid, shape[dim], atoms)
             for split in range(len(shape)):
-                wanted = split != dim and set(atoms) <= set(target[split])
+                wanted = split != dim and (hollow or set(atoms) <= set(target[split]))
                 if wanted and _cuts(grid, shape[split], layout[split], atoms):
                     moved = _with(gathered, split, layout[split] + atoms)
                     yield Step("exchange", moved, dim, atoms, split, cost)
@@ -122,7 +128,7 @@ def _steps(
 
 
 def _slices(
-    grid: Grid, shape: Sequence[int], layout: Layout, target: Layout, dim: int
+    grid: Grid, shape: Sequence[int], size: int, layout: Layout, target: Layout, dim: int
 ) -> Iterator[Step]:
     """Cut a dimension along atoms it is to have: the next ones, or one that is out of order."""
     have, want = layout[dim], target[dim]
@@ -134,6 +140,28 @@ def _slices(
     for atoms in sorted(choices):
         if _cuts(grid, shape[dim], have, atoms):
             yield Step("slice", _with(layout, dim, have + atoms), dim, atoms, cost=SLICE_BYTES)
+        else:
+            yield _regrid(grid, shape, size, layout, dim, have + atoms, atoms)
+
+
+def _regrid(
+    grid: Grid, shape: Sequence[int], size: int, layout: Layout, dim: int, to: Atoms, atoms: Atoms
+) -> Step:
+    """Return the step to blocks along ``to``, ``atoms`` more or fewer than there are now."""
+    wanted = _intervals(grid, shape[dim], layout[dim], to)
+    cost = COLLECTIVE_BYTES + size * wanted.moved() // wanted.local
+    return Step("regrid", _with(layout, dim, to), dim, atoms, cost=cost)
+
+
+def _intervals(grid: Grid, size: int, have: Atoms, to: Atoms) -> Intervals:
+    """Return what the shards along ``have`` need of each other to make the blocks along ``to``.
+
+    For more blocks, a shard takes those of all its parts.
+    """
+    shards, blocks = grid.count(have), grid.count(to)
+    length = -(-size // blocks) * max(1, blocks // shards)
+    starts = tuple(d * min(blocks, shards) // shards * length for d in range(shards))
+    return Intervals(-(-size // shards), size, starts, length, (length,) * shards)
 
 
 def _permuted(grid: Grid, layout: Layout, target: Layout) -> Iterator[Layout]:
@@ -155,6 +183,13 @@ def _cuts(grid: Grid, size: int, have: Atoms, atoms: Atoms) -> bool:
     """Whether each block along ``have`` is cut into whole blocks along ``have + atoms``."""
     local = -(-size // grid.count(have))
     return not have or local % grid.count(atoms) == 0
+
+
+def _is_hollow(grid: Grid, size: int, atoms: Atoms) -> bool:
+    """Whether whole blocks are padding, more than one: gathering would send them."""
+    count = grid.count(atoms)
+    local = -(-size // count)
+    return local * count - size > local
 
 
 def _joins(grid: Grid, size: int, keep: Atoms, atoms: Atoms) -> bool:
@@ -196,6 +231,17 @@ def _unpad(emitter: Emitter, value: ir.Value, shape: Sequence[int], step: Step) 
     return emitter.cut_end(value, step.dim, shape[step.dim])
 
 
+def _emit_regrid(
+    emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
+) -> ir.Value:
+    have, to = current[step.dim], step.layout[step.dim]
+    wanted = _intervals(emitter.grid, shape[step.dim], have, to)
+    value = fetch(
+        emitter, value, step.dim, have, wanted.size, wanted.starts, wanted.length, fill=None
+    )
+    return emitter.block(value, step.dim, step.atoms) if len(to) > len(have) else value
+
+
 def _emit_permute(
     emitter: Emitter, value: ir.Value, shape: Sequence[int], current: Layout, step: Step
 ) -> ir.Value:
@@ -210,6 +256,7 @@ _EMIT: dict[str, Callable[[Emitter, ir.Value, Sequence[int], Layout, Step], ir.V
     "gather": _emit_gather,
     "exchange": _emit_exchange,
     "permute": _emit_permute,
+    "regrid": _emit_regrid,
 }
 
 

@@ -34,7 +34,7 @@ class Sheet:
 
 
 _N5 = 0.70  # TSMC's announcement of N5: 30 % less power than N7 at the same speed
-_N12 = 1.9  # TSMC: N10 35 % below 16FF+, N7 40 % below N10, 12FFC 25 % below 16FFC
+_N12 = 1.9  # TSMC: 12FFC 25 % below 16FFC, N10 35 % below 16FF+, N7 40 % below N10: 0.75/(0.65·0.6)
 
 SHEETS: dict[str, Sheet] = {
     "a100": Sheet(108, 1.41e9, 400, 312e12, 1.0, "NVIDIA A100 data sheet (SXM), 2021; N7"),
@@ -131,6 +131,12 @@ TABLE["h100"] = replace(
     "the A100's",
 )
 TABLE["h200"] = TABLE["h100"]
+TABLE["b200"] = replace(
+    TABLE["h100"],
+    units=SHEETS["b200"].units,
+    source="assumption: the H100's parts of the peaks; no table has its step times, and its data "
+    "sheet's power alone (0.38 for products) leaves out what Blackwell's units save",
+)
 TABLE["core"] = Calibration(
     units=1,
     gemm=0.85,

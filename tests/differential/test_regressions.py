@@ -206,3 +206,34 @@ def test_an_all_gather_of_a_complex_constant_is_a_wider_constant():
     run_passes(module, COLLECTIVES)
     assert "all_gather" not in to_text(module)
     assert "dense<(1.000000e+00,2.000000e+00)> : tensor<4xcomplex<f32>>" in to_text(module)
+
+
+def moved_by_a_reshard(mesh, shape, source, target):
+    """Return the bytes that moving a negated array between two layouts sends."""
+    axes = ", ".join(f'"{name}"={size}' for name, size in mesh.axes)
+    kind = f"tensor<{'x'.join(map(str, shape))}xf32>"
+    text = f"""
+    sdy.mesh @mesh = <[{axes}]>
+    func.func @main(%a: {kind} {{sdy.sharding = #sdy.sharding<@mesh, {source}>}})
+        -> ({kind} {{sdy.sharding = #sdy.sharding<@mesh, {target}>}}) {{
+      %0 = stablehlo.negate %a : {kind}
+      return %0 : {kind}
+    }}"""
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    local = partition(parse(text), mesh)
+    run_and_compare(local, [x], [-x])
+    return sum(use.moved_bytes for use in local.report.collectives)
+
+
+def test_blocks_whose_edges_differ_fetch_what_they_lack():
+    """Between 6 blocks of 11 and 2 of 32 everything was gathered, and cut again."""
+    fine, coarse = '[{}, {"y", "x"}]', '[{}, {"y"}]'
+    row = 4 * 4
+    assert 0 < moved_by_a_reshard(mesh_of(3, 2), (4, 64), fine, coarse) <= 33 * row
+    assert 0 < moved_by_a_reshard(mesh_of(3, 2), (4, 64), coarse, fine) <= 1 * row
+
+
+def test_blocks_that_are_all_padding_are_not_gathered():
+    """A dimension of one element over 8 devices was gathered as 8 elements."""
+    shape = (1, 16, 32)
+    assert moved_by_a_reshard(mesh_of(8), shape, '[{"x"}, {}, {}]', "[{}, {}, {}]") <= 4 * 2 * 512

@@ -32,7 +32,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (3, 2), (4, 2)], ids=str)
-@pytest.mark.parametrize("shape", [(8, 12), (5, 7), (1, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(8, 12), (5, 7), (1, 4), (64, 13)], ids=str)
 def test_any_reshard_moves_values_to_their_place(sizes, shape):
     mesh = mesh_of(*sizes)
     pick = random.Random(f"{sizes} {shape}")

@@ -300,6 +300,8 @@ def test_interrupt_while_writing_is_clean(tmp_path, mlp):
         "import os, signal, sys, time\n"
         "from pai.cli import main\n"
         "from pai.compiler import package\n"
+        # A shell that starts the tests in the background lets them ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def interrupt(*arguments):\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    time.sleep(30)\n"

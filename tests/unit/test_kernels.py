@@ -17,6 +17,7 @@ from pai.passes.strategy.calibration import (
 from pai.passes.strategy.kernels import Kernels, KernelTime
 from pai.passes.strategy.workload import Attention, Collective, Dot, Stream
 from pai.runtime.topology import DeviceSpec, load_cluster
+from pai.runtime.topology_toml import profile_names
 
 TOY = Calibration(
     units=4,
@@ -120,6 +121,15 @@ def test_profiles_have_the_peak_of_the_data_sheet(profile):
     device = load_cluster(profile).hosts[0].device
     kind = max((k for k in SHEETS if device.kind.startswith(k)), key=len)
     assert dict(device.peak_flops)["f16"] == pytest.approx(SHEETS[kind].peak, rel=0.01)
+
+
+@pytest.mark.parametrize("profile", [name for name in profile_names() if name != "cpu"])
+def test_profiles_give_the_calibrated_efficiencies_to_who_reads_only_them(profile):
+    device = load_cluster(profile).hosts[0].device
+    constants = calibration(device.kind)
+    assert device.compute_efficiency == pytest.approx(constants.gemm, abs=0.005)
+    assert device.memory_efficiency == pytest.approx(constants.memory, abs=0.005)
+    assert device.launch_overhead_s == constants.launch_s
 
 
 def test_a_cluster_file_speaks_for_kinds_without_constants():
