@@ -22,12 +22,13 @@ from pai.passes.fuse import FusionReport, fuse
 from pai.passes.partition import LocalModule, partition
 from pai.passes.pipelines import STAGES as PIPELINES
 from pai.passes.schedule import ProgramCode, schedule
-from pai.passes.strategy import load_plan
+from pai.passes.strategy import choose_plan, load_plan
 from pai.passes.strategy.inference import Goal, choose_for, require_latency
 from pai.passes.strategy.plan import Plan, plan_to_toml
 from pai.passes.strategy.plan_check import require_runnable
 from pai.passes.strategy.plan_values import apply_plan
 from pai.passes.strategy.recost import with_insights
+from pai.passes.strategy.step_plan import choose_any_plan
 from pai.runtime.errors import PaiError
 from pai.runtime.program import Call, walk
 from pai.runtime.topology import ClusterSpec, load_cluster
@@ -154,12 +155,12 @@ def _strategy(state: Compilation) -> Compilation:
     program, options = state.program, state.options
     goal = Goal(options.objective, options.max_latency_s)
     if options.plan is None:
-        plan = choose_for(goal, program.module, program.signature, state.cluster)
+        search = choose_plan if options.runnable else choose_any_plan
+        plan = choose_for(goal, program.module, program.signature, state.cluster, search)
     else:
         plan = load_plan(options.plan, program.module, program.signature, state.cluster)
         require_latency(plan, goal.max_latency_s)
-    if plan.insights is None:
-        plan = with_insights(plan, program.module, program.signature, state.cluster)
+    plan = with_insights(plan, program.module, program.signature, state.cluster)
     return replace(state, _plan=plan)
 
 

@@ -56,24 +56,30 @@ def split_text(group: ParameterGroup) -> str:
 
 def other_text(group: ParameterGroup, plan: Plan) -> str:
     """Return what the other choice would cost: whole where it is split, in shards where whole."""
-    other, now = group.other, plan.predicted
-    if other is None:
+    memory, limit = group.other_bytes, plan.device_memory_bytes
+    if memory is None:
         if group.is_split:
             extra = group.num_bytes - group.local_bytes
             return f"whole it would take {bytes_text(extra)} more a device"
-        return "no axis of the mesh divides it" if plan.mesh.num_devices > 1 else ""
+        return "" if plan.mesh.num_devices > 1 else "there is one device"
     choice = "whole" if group.is_split else f"in shards over {group.other_axis}"
-    text = f"{choice} it would take {_difference(other.memory_bytes - now.memory_bytes)} a device"
-    limit = plan.device_memory_bytes
-    if limit and other.memory_bytes > limit:
-        text += f" and not fit ({bytes_text(other.memory_bytes)} of {bytes_text(limit)})"
+    text = f"{choice} it would take {_difference(memory - plan.predicted.memory_bytes)} a device"
+    if limit and memory > limit:
+        text += f" and not fit ({bytes_text(memory)} of {bytes_text(limit)})"
     elif group.is_split:
         text += " and still fit"
-    if math.isclose(other.time_s, now.time_s, rel_tol=5e-3):
-        return f"{text}; a run would take about as long"
-    longer = "longer" if other.time_s > now.time_s else "less"
-    time = seconds_text(abs(other.time_s - now.time_s))
-    return f"{text}; a run would take {time} {longer} ({percent_text(other.time_s, now.time_s)})"
+    return text + _time_text(group.other_s, plan.predicted.time_s)
+
+
+def _time_text(other: float | None, now: float) -> str:
+    if other is None:
+        return ""
+    if math.isclose(other, now, rel_tol=5e-3):
+        return "; a run would take about as long"
+    longer = "longer" if other > now else "less"
+    return (
+        f"; a run would take {seconds_text(abs(other - now))} {longer} ({percent_text(other, now)})"
+    )
 
 
 def _difference(num_bytes: int) -> str:

@@ -47,8 +47,9 @@ class ParameterGroup:
         use: what the program does with the first; None when it is no product's operand.
         num_bytes: of all, on one device if whole.
         local_bytes: of all, on one device as laid out.
-        other: what costing the other choice gave: whole if it is split now, stored in shards if
-            it is whole now; None when it was not costed.
+        other_bytes: memory of a device with the other choice: whole if it is split now, stored in
+            shards if it is whole now; None when it was not costed.
+        other_s: seconds of a run with it; None when only the memory is known.
         other_axis: the axis that would store it in shards.
     """
 
@@ -62,7 +63,8 @@ class ParameterGroup:
     use: Use | None
     num_bytes: int
     local_bytes: int
-    other: Prediction | None = None
+    other_bytes: int | None = None
+    other_s: float | None = None
     other_axis: str = ""
 
     @property
@@ -161,7 +163,7 @@ def parameter_groups(
     out = []
     for members in groups.values():
         index, value = members[0]
-        size = itemsize(value.dtype) * len(members)
+        size = itemsize(value.dtype) * math.ceil(len(members) / plan.pipeline.stages)
         local = shardings[index].local_shape(value.shape, plan.mesh)
         priorities = said[value.name].priorities if value.name in said else ()
         out.append(
@@ -179,6 +181,28 @@ def parameter_groups(
             )
         )
     return sorted(out, key=lambda group: (-group.num_bytes, group.name))
+
+
+def stored_groups(
+    plan: Plan, signature: Signature, uses: dict[int, Use]
+) -> tuple[ParameterGroup, ...]:
+    """Return the largest groups of a plan that is not costed from a partitioned module.
+
+    Layouts are those of the plan, arguments that it leaves open are taken as whole, and only the
+    memory of the other choice is known: what the whole group takes more.
+    """
+    said = plan.layouts([value.name for value in signature.arguments])
+    shardings = [
+        said[value.name].sharding if value.name in said else Sharding.replicated(len(value.shape))
+        for value in signature.arguments
+    ]
+    used = plan.predicted.memory_bytes
+    return tuple(
+        replace(group, other_bytes=used + group.num_bytes - group.local_bytes)
+        if group.is_split
+        else group
+        for group in parameter_groups(plan, signature, shardings, uses)[:GROUPS]
+    )
 
 
 def _group_name(names: Sequence[str]) -> str:
@@ -217,7 +241,8 @@ def _with_other(
     arguments = dict(plan.arguments) | dict.fromkeys(group.members, layout)
     changed = replace(plan, arguments=tuple(arguments.items()), zero=())
     try:
-        return replace(group, other=predict(changed, cluster), other_axis=axis)
+        other = predict(changed, cluster)
+        return replace(group, other_bytes=other.memory_bytes, other_s=other.time_s, other_axis=axis)
     except PaiError:  # a layout that cannot be partitioned is no choice
         return group
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -10,13 +11,13 @@ from pai.dialects.program import Signature
 from pai.passes.partition import LocalModule, partition
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.cost import cost_local_module
-from pai.passes.strategy.insights import Insights, analyze
+from pai.passes.strategy.insights import Insights, analyze, stored_groups
 from pai.passes.strategy.plan import Plan, Prediction
 from pai.passes.strategy.plan_values import apply_plan
-from pai.passes.strategy.plan_zero import is_training
+from pai.passes.strategy.plan_zero import expand_zero, is_training
 from pai.passes.strategy.search import prediction_of
 from pai.passes.strategy.staged import staged
-from pai.passes.strategy.uses import parameter_uses
+from pai.passes.strategy.uses import Use, parameter_uses
 from pai.runtime.mesh import Sharding
 from pai.runtime.topology import ClusterSpec
 
@@ -26,19 +27,36 @@ def with_insights(
 ) -> Plan:
     """Return ``plan`` with what ``explain`` asks of the cost model when it is called.
 
+    A plan that has insights of its own, from the outer search, keeps them and gets the memory of
+    its parameters; any other is partitioned, and costed again with other layouts.
+
     Args:
         plan: a costed plan.
         module: the simplified global module; kept, and not changed.
         signature: its arguments and results.
         cluster: the devices.
     """
+    if plan.insights is not None:
+        own = partial(_with_parameters, plan.insights, plan, module, signature)
+        return replace(plan, insights=own)
     return replace(plan, insights=partial(_insights, plan, _Recost(module, signature), cluster))
+
+
+def _with_parameters(
+    own: Callable[[], Insights], plan: Plan, module: ir.Module, signature: Signature
+) -> Insights:
+    stored = expand_zero(plan, signature)
+    return replace(own(), parameters=stored_groups(stored, signature, _uses(module)))
+
+
+def _uses(module: ir.Module) -> dict[int, Use]:
+    return parameter_uses(main_function(module).regions[0].blocks[0])
 
 
 def _insights(plan: Plan, recost: _Recost, cluster: ClusterSpec) -> Insights:
     shardings = recost.argument_shardings(plan)
-    return analyze(plan, recost.signature, cluster, recost.predict, shardings,
-                   parameter_uses(main_function(recost.module).regions[0].blocks[0]))  # fmt: skip
+    uses = _uses(recost.module)
+    return analyze(plan, recost.signature, cluster, recost.predict, shardings, uses)
 
 
 @dataclass
