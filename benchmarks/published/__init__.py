@@ -25,5 +25,6 @@ What tables do not say, and what was assumed before anything was fitted:
   overlapped, tensor-parallel ones by copy engines. Microbatch (1, 2, 4) and interleaving (any
   divisor of a stage's layers): the fastest that fits 80 GB in our own model.
 * Llama 3: as Megatron-Core with the calibrated attention, ZeRO-2, microbatch 1 or 2.
-* TorchTitan: FSDP in bf16 with f32 state and reduction; ``compile`` fuses element-wise kernels.
+* TorchTitan: FSDP in bf16 with f32 state and reduction; ``compile`` fuses element-wise kernels,
+  eager norms are chains of f32 kernels; with fp8, operands are cast before they are gathered.
 """

@@ -18,11 +18,7 @@ def network(profile: str, axes: tuple[tuple[str, int], ...], fabric: float = 1.0
 
     The innermost axis lies on neighbouring devices; ``fabric`` multiplies the rate between hosts.
     """
-    cluster = load_cluster(profile, math.prod(size for _, size in axes))
-    links = [
-        (level, _faster(link, fabric if level != "chip" else 1)) for level, link in cluster.links
-    ]
-    cluster = replace(cluster, links=tuple(links))
+    cluster = cluster_of(profile, math.prod(size for _, size in axes), fabric)
     mesh = Mesh(axes)
 
     @functools.cache
@@ -32,6 +28,16 @@ def network(profile: str, axes: tuple[tuple[str, int], ...], fabric: float = 1.0
         return collective_time(kind, num_bytes, mesh, names, cluster)
 
     return seconds
+
+
+@functools.cache
+def cluster_of(profile: str, devices: int, fabric: float = 1.0) -> ClusterSpec:
+    """Return the first devices of a profile, whose hosts are linked ``fabric`` times as fast."""
+    cluster = load_cluster(profile, devices)
+    links = [
+        (level, _faster(link, fabric if level != "chip" else 1)) for level, link in cluster.links
+    ]
+    return replace(cluster, links=tuple(links))
 
 
 def _faster(link: LinkSpec, times: float) -> LinkSpec:

@@ -132,6 +132,7 @@ def _titan_setup(row: Row, model: Transformer, batch: int) -> Setup:
     tensor, context, stages = (sizes.get(name, 1) for name in ("tp", "cp", "pp"))
     stack = Stack(
         fused_elementwise=row["variant"] != "eager",
+        norm_traffic=36 if row["variant"] == "eager" else 4,
         product_dtype=FP8 if row["precision"] in {"fp8", "float8"} else "",
         early_stop=True,
         loss_peak=20 if tensor > 1 else 12,

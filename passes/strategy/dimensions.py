@@ -75,6 +75,9 @@ class Stack:
         fused_attention: whether scores stay out of memory, and masked ones are skipped.
         fused_elementwise: whether bias, activation, dropout and residual are one kernel each.
         dropout: whether it drops elements (and keeps masks of a byte).
+        norm_traffic: bytes read and written for an element of 2 by a norm, forward; 2.5 times as
+            many backward. One kernel reads and writes once; a chain of f32 kernels (cast, square,
+            mean, scale, cast, weight) moves 36.
         loss_bytes: bytes read and written for a logit, forward and backward.
         loss_peak: bytes alive for a logit at the peak of the loss: log-probabilities, the
             gradient by them and the one by logits in f32.
@@ -91,6 +94,7 @@ class Stack:
     fused_attention: bool = True
     fused_elementwise: bool = False
     dropout: bool = False
+    norm_traffic: float = 4.0
     loss_bytes: float = 36.0
     loss_peak: float = 12.0
     attention_speed: float = 1.0

@@ -155,7 +155,7 @@ class Layer:
         activation = Stream((3 if self.model.gated else 2) * inner)
         rotary = () if self.model.positions else (Stream(self._rotary()),)
         out = (
-            Stream(2 * self.norm_bytes, 2),
+            Stream(self.norm_bytes * self.stack.norm_traffic / 2, 2),
             Stream(3 * self.norm_bytes + mask, 2),
             activation,
             *rotary,
@@ -171,7 +171,7 @@ class Layer:
         rotary = () if self.model.positions else (Stream(self._rotary()),)
         biases = inner + 4 * self.token_bytes if self.model.biases else 0
         out: tuple[Stream, ...] = (
-            Stream(5 * self.norm_bytes, 2),
+            Stream(self.norm_bytes * self.stack.norm_traffic * 1.25, 2),
             Stream((3 if not self.stack.dropout else 5) * self.norm_bytes + mask, 2),
             Stream((5 if self.model.gated else 3) * inner),
             *rotary,
@@ -197,13 +197,19 @@ class Layer:
             return ()
         every = self.stack.overlap_tensor == "all"
 
-        def pair(kind: str, hidden: bool) -> Collective:
-            return Collective(kind, self.token_bytes, (TENSOR,), hidden or every, every, 2)
+        def pair(kind: str, num_bytes: float, hidden: bool) -> Collective:
+            return Collective(kind, num_bytes, (TENSOR,), hidden or every, every, 2)
 
         if not self.split.sequence_parallel:
-            return (pair("all_reduce", hidden),)
-        out = (pair("all_gather", hidden=False), pair("reduce_scatter", hidden))
-        return (*out, pair("all_gather", hidden)) if again else out
+            return (pair("all_reduce", self.token_bytes, hidden),)
+        cast = (
+            self.token_bytes / self.size * BYTES[self.dot_dtype]
+        )  # operands, as products take them
+        out = (
+            pair("all_gather", cast, hidden=False),
+            pair("reduce_scatter", self.token_bytes, hidden),
+        )
+        return (*out, pair("all_gather", cast, hidden)) if again else out
 
     def context_exchange(self) -> tuple[Collective, ...]:
         """Keys and values of the other parts of the sequence."""

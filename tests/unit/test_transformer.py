@@ -140,6 +140,24 @@ def test_products_in_another_type_cost_casts():
     assert extra == pytest.approx(4 * (inputs + matrices + outputs))
 
 
+def test_gathered_operands_are_cast_first():
+    split = Split(8, sequence_parallel=True)
+    layer = layer_of(LLAMA, split=split, stack=Stack(product_dtype="f8E4M3FN"))
+    sizes = {t.kind: t.num_bytes for t in layer.forward if isinstance(t, Collective)}
+    whole = LLAMA.seq * LLAMA.hidden
+    assert sizes == {"all_gather": whole, "reduce_scatter": 2 * whole}
+
+
+def test_norms_of_many_kernels_move_more():
+    def bytes_of(traffic):
+        layer = layer_of(LLAMA, stack=Stack(norm_traffic=traffic))
+        tasks = (*layer.forward, *layer.backward)
+        return sum(t.num_bytes * t.count for t in tasks if isinstance(t, Stream))
+
+    elements = 2 * LLAMA.seq * LLAMA.hidden
+    assert bytes_of(36.0) - bytes_of(4.0) == elements * 32 * 3.5
+
+
 def test_shared_embedding_and_head():
     assert transformer_workload(GPT, 1, Split(8)).tied == GPT.vocab * GPT.hidden / 8
     assert transformer_workload(LLAMA, 1).tied == 0
