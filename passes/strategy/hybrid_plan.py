@@ -80,7 +80,7 @@ def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
         cluster=cluster.name,
         device_memory_bytes=cluster.memory_bytes,
         alternatives=alternatives,
-        insights=partial(_insights, problem, best),
+        insights=partial(hybrid_insights, problem, best),
     )
 
 
@@ -224,7 +224,8 @@ def _devices(point: Hybrid, stage: int, *, always: bool = False) -> tuple[int, .
     return tuple(d for d in range(mesh.num_devices) if mesh.coordinates(d)[STAGE] == stage)
 
 
-def _insights(problem: HybridProblem, best: HybridCost) -> Insights:
+def hybrid_insights(problem: HybridProblem, best: HybridCost) -> Insights:
+    """Return each decision of a point made otherwise, and what more of something would give."""
     choices = [
         Choice(name, cost.seconds, int(cost.memory.total))
         for name, point in _neighbours(best.hybrid, problem)

@@ -12,7 +12,6 @@ modelled worse than any other that fits.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Role, Signature
@@ -28,11 +27,8 @@ from pai.passes.strategy.cost import Cost, cost_local_module
 from pai.passes.strategy.estimate import Estimate, Estimator
 from pai.passes.strategy.explain import largest, why_lost
 from pai.passes.strategy.feasible import nearest_changes
-from pai.passes.strategy.plan import Alternative, Plan, Prediction, read_plan
-from pai.passes.strategy.plan_check import check_plan
-from pai.passes.strategy.plan_values import apply_plan, check_values
-from pai.passes.strategy.plan_zero import expand_zero, is_training
-from pai.passes.strategy.staged import staged
+from pai.passes.strategy.plan import Alternative, Plan, Prediction
+from pai.passes.strategy.plan_values import apply_plan
 from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidSharding, PaiError
 from pai.runtime.mesh import Mesh
@@ -92,39 +88,18 @@ def choose_plan(
     return search.choose(candidates, estimates)
 
 
-def load_plan(
-    path: str | Path, module: ir.Module, signature: Signature, cluster: ClusterSpec
-) -> Plan:
-    """Return the plan of a file, checked against the program and costed again.
+def predict_plan(
+    plan: Plan, module: ir.Module, signature: Signature, cluster: ClusterSpec
+) -> Prediction:
+    """Return the modelled cost of a plan's layouts after propagation and partitioning.
 
     Args:
-        path: a plan as ``plan_to_toml`` writes it, perhaps edited, or written by hand.
+        plan: mesh and layouts; its pipeline is left out.
         module: the simplified global module; not changed.
         signature: its arguments and results.
         cluster: the devices.
-
-    Raises:
-        InvalidSharding: for bad syntax, an unknown argument or axis, or a wrong rank.
-        InvalidCluster: when the plan is for another number of devices.
-        InfeasiblePlan: when it does not fit the devices' memory.
     """
-    file = read_plan(path)
-    check_plan(file, signature, cluster)
-    check_values(file, module)
-    plan = expand_zero(file.plan, signature)
-    whole = _Search(module, signature, cluster.take(plan.num_devices)).predict(plan)
-    predicted = staged(whole, plan, training=is_training(signature))
-    plan = replace(
-        plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes, predicted=predicted
-    )
-    if predicted.memory_bytes > cluster.memory_bytes:
-        raise InfeasiblePlan(
-            f"the plan needs {bytes_text(predicted.memory_bytes)} a device of "
-            f"{bytes_text(cluster.memory_bytes)}, most of it {largest(predicted)}",
-            file.place(("mesh",)),
-            "shard more, use more devices, or leave the plan to the search",
-        )
-    return plan
+    return _Search(module, signature, cluster).predict(plan)
 
 
 def _baselines(candidates: list[Candidate], estimates: dict[str, Estimate]) -> list[Candidate]:

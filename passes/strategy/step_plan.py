@@ -86,12 +86,14 @@ def choose_step_plan(
     point = result.best[0].hybrid
     return replace(
         plan,
-        **_layouts(module, inner, point),
+        **layouts_of_point(module, inner, point),
         alternatives=(*plan.alternatives, *notes),
     )
 
 
-def _layouts(module: ir.Module, inner: Inner, point: Hybrid) -> dict[str, tuple[object, ...]]:
+def layouts_of_point(
+    module: ir.Module, inner: Inner, point: Hybrid
+) -> dict[str, tuple[object, ...]]:
     """Return layouts of arguments and values: the batch over ``data``, the rest over ``tensor``."""
     mesh = Mesh(((DATA, point.replicas), (TENSOR, point.tensor)))
     states = [
