@@ -29,13 +29,15 @@ class Descended:
         states: per node.
         objective: what they cost, in seconds.
         timed_out: whether a time limit struck on the way.
-        bound: no states cost less; known for meshes of one axis.
+        bound: no states cost less; None where that is not known.
+        pair_bound: no change along two axes costs less; None where that is not known.
     """
 
     states: list[State]
     objective: float
     timed_out: bool
     bound: float | None = None
+    pair_bound: float | None = None
 
 
 def descend(problem: Problem, coster: Coster, limits: Limits, orders: int = ORDERS) -> Descended:
@@ -103,6 +105,55 @@ def joint(
     domains: Sequence[Sequence[State]],
     start: Sequence[State],
     limits: Limits,
-) -> Solved:
-    """Solve for all axes at once, over all states of each node, from given ones."""
-    return Program(problem, coster, domains, problem.limit).solve(limits, start)
+) -> Solved | None:
+    """Refine given states over all axes at once.
+
+    The linear relaxation over all states gives the bound. It mixes few states, mostly one, in a
+    node: the program over those and the given one is solved (as E. Danna et al., "Exploring
+    relaxation induced neighborhoods to improve MIP solutions", 2005).
+
+    Returns:
+        The states, with the relaxation's bound; None when the time limit struck before it.
+    """
+    relaxed = Program(problem, coster, domains, problem.limit).relax(limits)
+    if relaxed is None:
+        return None
+    bound, mixed = relaxed
+    near = [sorted({*some, state}) for some, state in zip(mixed, start, strict=True)]
+    solved = Program(problem, coster, near, problem.limit).solve(limits, start)
+    return replace(solved, bound=bound)
+
+
+def refine(
+    problem: Problem, coster: Coster, found: Descended, limits: Limits, most: int
+) -> Descended:
+    """Solve several axes at once: all of them, or every two when there are too many states.
+
+    Args:
+        problem: nodes and edges.
+        coster: its costs.
+        found: where to start.
+        limits: of each program.
+        most: states of all nodes together for which all axes are solved at once.
+    """
+    sizes = coster.prices.sizes
+    axes = tuple(range(len(sizes)))
+    full = [list(node.states(sizes)) for node in problem.nodes]
+    whole = sum(map(len, full)) <= most
+    bounds: list[float | None] = []
+    for chosen in [axes] if whole else itertools.combinations(axes, 2):
+        domains = [
+            [s for s in states if all(s[a] == now[a] for a in axes if a not in chosen)]
+            for states, now in zip(full, found.states, strict=True)
+        ]
+        better = joint(problem, coster, domains, found.states, limits)
+        bounds.append(better.bound if better is not None else None)
+        stopped = found.timed_out or better is None or better.timed_out
+        found = replace(found, timed_out=stopped)
+        if better is not None:
+            value = evaluate(coster, better.states, problem.limit)
+            if value < found.objective:
+                found = replace(found, states=better.states, objective=value)
+    known = [bound for bound in bounds if bound is not None]
+    bound = min(known) if len(known) == len(bounds) else None
+    return replace(found, bound=bound) if whole else replace(found, pair_bound=bound)

@@ -42,6 +42,8 @@ OVERLAP = 0.8
 """Part of a pass's compute behind which collectives may hide: kernels that use all processors
 leave the copy engines and the network free, but not at its ends."""
 PENALTY_S_PER_BYTE = 1e-8
+SCALE, MIXED = 1e3, 1e-6
+"""The solver's tolerances are absolute: it sees milliseconds. Shares below MIXED are none."""
 STORED_S_PER_BYTE = 1e-16
 """What is stored is stored in shards where that costs nothing: decides between equals only."""
 HEURISTICS = (
@@ -281,32 +283,51 @@ class Program:
         Raises:
             PassFailure: when the solver finds none.
         """
-        model = _Highs()  # the public class announces itself on stdout
-        for name, value in (
-            ("output_flag", False), ("log_to_console", False),
-            ("threads", 1), ("random_seed", 0), ("time_limit", limits.seconds),
-            ("mip_max_nodes", limits.nodes), ("mip_rel_gap", limits.gap), *HEURISTICS,
-        ):  # fmt: skip
-            model.setOptionValue(name, value)
-        scale = 1e3  # milliseconds: the solver's tolerances are absolute
-        model.passModel(_lp(self.columns, self.rows, scale))
+        model = self._model(limits, relaxed=False)
         if start is not None:
             model.setSolution(self._start(start))
         model.run()
         solution = np.array(model.getSolution().col_value)
         info = model.getInfo()
         status = model.getModelStatus()
-        if len(solution) != len(self.columns.cost) or not np.isfinite(
-            info.objective_function_value
-        ):
+        found = info.objective_function_value
+        if len(solution) != len(self.columns.cost) or not np.isfinite(found):
             raise PassFailure(f"the solver found no assignment ({status})")
         states = [
             domain[int(np.argmax(solution[first : first + len(domain)]))]
             for first, domain in zip(self.x, self.domains, strict=True)
         ]
-        bound = info.mip_dual_bound if any(self.columns.integer) else info.objective_function_value
+        bound = info.mip_dual_bound if any(self.columns.integer) else found
         timed_out = status == highspy.HighsModelStatus.kTimeLimit
-        return Solved(states, info.objective_function_value / scale, bound / scale, timed_out)
+        return Solved(states, found / SCALE, bound / SCALE, timed_out)
+
+    def relax(self, limits: Limits) -> tuple[float, list[list[State]]] | None:
+        """Return the bound of the linear relaxation and the states that it mixes in each node.
+
+        None when the time limit strikes.
+        """
+        model = self._model(limits, relaxed=True)
+        model.run()
+        if model.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        solution = np.array(model.getSolution().col_value)
+        mixed = [
+            [domain[i] for i in np.flatnonzero(solution[first : first + len(domain)] > MIXED)]
+            for first, domain in zip(self.x, self.domains, strict=True)
+        ]
+        return model.getInfo().objective_function_value / SCALE, mixed
+
+    def _model(self, limits: Limits, *, relaxed: bool) -> _Highs:
+        model = _Highs()  # the public class announces itself on stdout
+        for name, value in (
+            ("output_flag", False), ("log_to_console", False),
+            ("threads", 1), ("random_seed", 0), ("time_limit", limits.seconds),
+            ("mip_max_nodes", limits.nodes), ("mip_rel_gap", limits.gap),
+            ("solve_relaxation", relaxed), *HEURISTICS,
+        ):  # fmt: skip
+            model.setOptionValue(name, value)
+        model.passModel(_lp(self.columns, self.rows))
+        return model
 
     def _start(self, states: Sequence[State]) -> highspy.HighsSolution:
         """Return a partial start: the states."""
@@ -326,10 +347,10 @@ def _summed(terms: list[tuple[int, float]], sign: float) -> list[tuple[int, floa
     return list(total.items())
 
 
-def _lp(columns: _Columns, rows: _Rows, scale: float) -> highspy.HighsLp:
+def _lp(columns: _Columns, rows: _Rows) -> highspy.HighsLp:
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(columns.cost), len(rows.lower)
-    lp.col_cost_ = np.array(columns.cost) * scale
+    lp.col_cost_ = np.array(columns.cost) * SCALE
     lp.col_lower_ = np.zeros(len(columns.cost))
     lp.col_upper_ = np.array(columns.upper)
     lp.row_lower_, lp.row_upper_ = np.array(rows.lower), np.array(rows.upper)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.annotate import annotate, main_function
-from pai.passes.strategy.intra.descent import descend, joint
+from pai.passes.strategy.intra.descent import Descended, descend, refine
 from pai.passes.strategy.intra.fold import fold_graph
 from pai.passes.strategy.intra.graph import read_module
 from pai.passes.strategy.intra.ilp import (
     Coster,
     Limits,
     charged,
-    evaluate,
     memory_bytes,
 )
 from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain
@@ -43,9 +42,10 @@ class IntraOptions:
     Args:
         fold: search one of the layers that repeat.
         orders: orders of the axes to try.
-        refine_s: seconds for the joint program of all axes after them; 0 leaves it out, and then
-            no gap is known for meshes of several axes.
-        joint_states: most states of all nodes together for which the joint program is built.
+        refine_s: seconds for each program over several axes after them; 0 leaves them out, and
+            then no gap is known for meshes of several axes.
+        joint_states: most states of all nodes together for which all axes are solved at once;
+            beyond, two at a time.
         limits: of each program over one axis.
         microbatches: parts in which the batch is run: activations shrink, and what is gathered
             from storage is gathered for every part.
@@ -55,7 +55,7 @@ class IntraOptions:
 
     fold: bool = True
     orders: int = 1
-    refine_s: float = 3.0
+    refine_s: float = 10.0
     joint_states: int = 4000
     limits: Limits = field(default_factory=Limits)
     microbatches: int = 1
@@ -100,6 +100,8 @@ class IntraSolution:
         recompute: ``none``, or ``full`` for the repeated layers.
         gap: how far ``time_s`` is above the proven bound at most, relative; None when no bound of
             the joint program is known.
+        pair_gap: where the joint program is too large, the same for any two axes with the others
+            as they are.
         timed_out: whether a time limit struck; then the result may differ from run to run.
         states: the solver's own form, per node.
         lowered: the solver's problem, without recomputation.
@@ -117,6 +119,7 @@ class IntraSolution:
     collectives: tuple[IntraCollective, ...]
     recompute: str
     gap: float | None
+    pair_gap: float | None
     timed_out: bool
     states: tuple[State, ...] = field(repr=False)
     lowered: Lowered = field(repr=False, compare=False)
@@ -195,7 +198,7 @@ def solve_problem(
             found.append(_search(again, prices, options, "full"))
     if not found:
         found.append(_search(lowered, prices, options, "none"))
-    best = min(found, key=lambda f: (f.used > limit * (1 + TOLERANCE), f.objective))
+    best = min(found, key=lambda f: (f.used > limit * (1 + TOLERANCE), f.best.objective))
     if options.must_fit and best.used > limit * (1 + TOLERANCE):
         raise _infeasible(best.memory, limit, mesh)
     return _solution(best, lowered, signature, mesh)
@@ -205,10 +208,7 @@ def solve_problem(
 class _Found:
     lowered: Lowered
     coster: Coster
-    states: list[State]
-    objective: float
-    bound: float | None
-    timed_out: bool
+    best: Descended
     recompute: str
     memory: dict[str, float]
 
@@ -218,34 +218,25 @@ class _Found:
 
 
 def _search(lowered: Lowered, prices: Prices, options: IntraOptions, recompute: str) -> _Found:
-    """Solve axis by axis, then all axes at once where that is not too large."""
+    """Solve axis by axis, then several axes at once."""
     problem = lowered.problem
     coster = Coster(problem, prices)
     found = descend(problem, coster, options.limits, options.orders)
-    states, objective, timed_out, bound = (
-        found.states, found.objective, found.timed_out, found.bound
-    )  # fmt: skip
     if options.refine_s and len(prices.sizes) > 1:
-        domains = [list(node.states(prices.sizes)) for node in problem.nodes]
-        if sum(map(len, domains)) <= options.joint_states:
-            limits = replace(options.limits, seconds=options.refine_s)
-            better = joint(problem, coster, domains, states, limits)
-            timed_out |= better.timed_out
-            bound = better.bound
-            value = evaluate(coster, better.states, problem.limit)
-            if value < objective:
-                states, objective = better.states, value
-    memory = memory_bytes(coster, states)
-    return _Found(lowered, coster, states, objective, bound, timed_out, recompute, memory)
+        limits = replace(options.limits, seconds=options.refine_s)
+        found = refine(problem, coster, found, limits, options.joint_states)
+    memory = memory_bytes(coster, found.states)
+    return _Found(lowered, coster, found, recompute, memory)
 
 
 def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh) -> IntraSolution:
-    coster, states, bound = found.coster, found.states, found.bound
+    coster, states, objective = found.coster, found.best.states, found.best.objective
     layouts = Layouts(found.lowered, states, mesh)
     shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
-    gap = None
-    if bound is not None:
-        gap = max(0.0, (found.objective - bound) / max(found.objective, 1e-12))
+    gap, pair_gap = (
+        None if bound is None else max(0.0, (objective - bound) / max(objective, 1e-12))
+        for bound in (found.best.bound, found.best.pair_bound)
+    )
     return IntraSolution(
         mesh=mesh,
         arguments=tuple(
@@ -253,14 +244,15 @@ def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh)
             for value, sharding in zip(signature.arguments, shardings, strict=True)
         ),
         constraints=layouts.constraints(),
-        time_s=found.objective,
+        time_s=objective,
         compute_s=sum(coster.node(n, state) for n, state in enumerate(states)),
         memory_bytes=int(found.used),
         memory=tuple((point, int(size)) for point, size in found.memory.items()),
         collectives=_collectives(coster, states, mesh),
         recompute=found.recompute,
         gap=gap,
-        timed_out=found.timed_out,
+        pair_gap=pair_gap,
+        timed_out=found.best.timed_out,
         states=tuple(states),
         lowered=lowered,
         prices=coster.prices,
