@@ -37,20 +37,33 @@ class FoldTransposes(Pass):
                     pass
 
 
-def _fold(op: ir.Operation, side: int) -> bool:
-    """Read operand ``side`` through the transpose that makes it; False when there is none."""
-    maker = op.operands[side].owner
-    if isinstance(maker, ir.Block) or maker.operation.name != "stablehlo.transpose":
+def is_foldable(op: ir.Operation, side: int, maker: ir.Operation) -> bool:
+    """Whether a ``dot_general`` can read operand ``side`` through ``maker``, a transpose."""
+    if maker.name != "stablehlo.transpose":
         return False
-    transpose = maker.operation
-    order = [int(d) for d in ir.DenseI64ArrayAttr(transpose.attributes["permutation"])]
+    order = [int(d) for d in ir.DenseI64ArrayAttr(maker.attributes["permutation"])]
+    batch, contract = _dims(op)
+    fixed = {*batch[side], *contract[side]}
+    free = [order[d] for d in range(len(order)) if d not in fixed]
+    return free == sorted(free)
+
+
+def _dims(op: ir.Operation) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the batching and the contracting dimensions of both operands."""
     numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
     batch = [list(numbers.lhs_batching_dimensions), list(numbers.rhs_batching_dimensions)]
     contract = [list(numbers.lhs_contracting_dimensions), list(numbers.rhs_contracting_dimensions)]
-    fixed = {*batch[side], *contract[side]}
-    free = [order[d] for d in range(len(order)) if d not in fixed]
-    if free != sorted(free):
+    return batch, contract
+
+
+def _fold(op: ir.Operation, side: int) -> bool:
+    """Read operand ``side`` through the transpose that makes it; False when there is none."""
+    maker = op.operands[side].owner
+    if isinstance(maker, ir.Block) or not is_foldable(op, side, maker.operation):
         return False
+    transpose = maker.operation
+    order = [int(d) for d in ir.DenseI64ArrayAttr(transpose.attributes["permutation"])]
+    batch, contract = _dims(op)
     batch[side] = [order[d] for d in batch[side]]
     contract[side] = [order[d] for d in contract[side]]
     op.operands[side] = transpose.operands[0]

@@ -118,6 +118,13 @@ class Fuse(Pass):
             totals.after,
         )
 
+    def kernels(self, nodes: list[Node]) -> list[Kernel]:
+        """Return the kernels of a block's operations, in the order of their first roots."""
+        kernels = Grouping(nodes, self.max_evaluated, self.max_views).run()
+        for kernel in kernels:
+            _name_bitcast(nodes, kernel)
+        return merge_siblings(nodes, kernels, self.max_evaluated) if self.merge else kernels
+
     def _fuse_block(self, block: ir.Block, outliner: Outliner, totals: _Totals) -> None:
         _drop_barriers(block)
         for view in block.operations:
@@ -129,13 +136,8 @@ class Fuse(Pass):
             elif len(op.regions):
                 _sink_constants(op)
         nodes = read_block(block, self.constant_bytes)
-        kernels = Grouping(nodes, self.max_evaluated, self.max_views).run()
-        for kernel in kernels:
-            _name_bitcast(nodes, kernel)
-        if self.merge:
-            kernels = merge_siblings(nodes, kernels, self.max_evaluated)
         _count_before(nodes, totals)
-        for kernel in kernels:
+        for kernel in self.kernels(nodes):
             call = outliner.outline(nodes, kernel)
             totals.kernels += 1
             totals.roots += len(kernel.roots)

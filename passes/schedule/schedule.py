@@ -36,7 +36,7 @@ def schedule(module: ir.Module) -> ProgramCode:
         PassFailure: for an operation that cannot be an instruction.
     """
     main = main_function(module)
-    walker = Walker(functions(module), _donated(main))
+    walker = Walker(functions(module), donated_arguments(main))
     returned = walker.run(main.regions[0].blocks[0])
     results = [walker.storages[number] for number in returned]
     for number, storage in enumerate(results):
@@ -53,7 +53,7 @@ def schedule(module: ir.Module) -> ProgramCode:
     )
 
 
-def _donated(main: ir.OpView) -> set[int]:
+def donated_arguments(main: ir.OpView) -> set[int]:
     """Return the numbers of the state arguments that a result updates."""
     updated = set(_texts(main, "res_attrs", "pai.updates"))
     names = _texts(main, "arg_attrs", "pai.name")

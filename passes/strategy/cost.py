@@ -7,13 +7,12 @@ gathers, sorts and the like fuse with neighbours that the same kernels lead to, 
 moves only the bytes that enter and leave it. All constants are those of the cluster's devices and
 links, with their sources in the profile; the slowest kind of device counts.
 
-Memory is a walk over the block in program order: a value lives from its kernel to its last use;
-values inside a fused group, views, constants, arguments and results are not temporaries.
+Memory is that of the package that would be made (``live.py``): buffers of fused kernels, shared and
+overwritten where a package does so.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ import numpy as np
 
 from pai.dialects.mlir import ir
 from pai.passes.loops import trip_count
+from pai.passes.schedule.schedule import donated_arguments
 from pai.passes.strategy.collectives import collective_seconds
+from pai.passes.strategy.live import live_bytes
 from pai.passes.strategy.plan import CollectiveCost
 from pai.passes.strategy.work import (
     BlockWork,
@@ -45,9 +46,11 @@ class Cost:
         memory_bound_s: kernels bound by memory bandwidth.
         communication_s: collectives.
         overhead_s: launches.
-        peak_temporary_bytes: most bytes of values alive at once, arguments and results apart.
+        peak_temporary_bytes: most bytes of values alive at once, arguments and results apart, and
+            constants in memory.
+        fragmentation_bytes: gaps between them.
         argument_bytes: per argument.
-        result_bytes: per result.
+        result_bytes: per result; 0 for one that lies in an argument's memory.
         flops: operations performed.
         kernels: kernels launched.
         collectives: by kind and group size.
@@ -58,6 +61,7 @@ class Cost:
     communication_s: float = 0.0
     overhead_s: float = 0.0
     peak_temporary_bytes: int = 0
+    fragmentation_bytes: int = 0
     argument_bytes: tuple[int, ...] = ()
     result_bytes: tuple[int, ...] = ()
     flops: int = 0
@@ -84,14 +88,19 @@ def cost_local_module(module: ir.Module, mesh: Mesh, cluster: ClusterSpec) -> Co
     main = functions["main"]
     total = model.block(main.regions[0].blocks[0])
     signature = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
+    live = live_bytes(main.regions[0].blocks[0], donated_arguments(main))
     return Cost(
         compute_s=total.compute,
         memory_bound_s=total.memory_bound,
         communication_s=sum((use.seconds for use in total.collectives), 0.0),
         overhead_s=total.overhead,
-        peak_temporary_bytes=total.peak,
+        peak_temporary_bytes=live.temporary_bytes + live.constant_bytes,
+        fragmentation_bytes=live.fragmentation_bytes,
         argument_bytes=tuple(map(tensor_bytes, signature.inputs)),
-        result_bytes=tuple(map(tensor_bytes, signature.results)),
+        result_bytes=tuple(
+            0 if shared else tensor_bytes(kind)
+            for kind, shared in zip(signature.results, live.in_place, strict=True)
+        ),
         flops=total.flops,
         kernels=total.kernels,
         collectives=_summed(total.collectives),
@@ -107,7 +116,6 @@ class _Total:
     overhead: float = 0.0
     flops: int = 0
     kernels: int = 0
-    peak: int = 0
     collectives: tuple[CollectiveCost, ...] = ()
 
     def add(self, other: _Total, times: int = 1) -> None:
@@ -137,23 +145,19 @@ class _Model:
         self.kinds = tuple({host.device for host in cluster.hosts})
         self.known: dict[tuple[str, int, str], CollectiveCost] = {}
 
-    def block(self, block: ir.Block, *, top: bool = True) -> _Total:
+    def block(self, block: ir.Block) -> _Total:
         work = read_block(block)
         groups = fused_groups(work)
         kept = materialised(work, groups)
         total = _Total()
-        inner_peak: dict[int, int] = {}
         for members in groups:
             node = members[0]
             if node.kind is Kind.COLLECTIVE:
                 total.collectives += (self.collective(node, work),)
             elif node.kind is Kind.CONTROL:
-                inner = self.control(node)
-                total.add(inner)
-                inner_peak[node.position] = inner.peak
+                total.add(self.control(node))
             else:
                 self.kernel(members, work, kept, total)
-        total.peak = peak_bytes(work, groups, kept, inner_peak, results_live=not top)
         return total
 
     def kernel(self, members: list[Node], work: BlockWork, kept: set[int], total: _Total) -> None:
@@ -196,15 +200,14 @@ class _Model:
         total = _Total()
         if node.op.name == "func.call":
             callee = self.functions[ir.FlatSymbolRefAttr(node.op.attributes["callee"]).value]
-            return self.block(callee.regions[0].blocks[0], top=False)
-        inner = [self.block(region.blocks[0], top=False) for region in node.op.regions]
+            return self.block(callee.regions[0].blocks[0])
+        inner = [self.block(region.blocks[0]) for region in node.op.regions]
         if node.op.name == "stablehlo.while":
             times = trip_count(node.op)
             total.add(inner[0], times + 1)
             total.add(inner[1], times)
         else:  # the dearest branch counts
             total.add(max(inner, key=lambda part: part.compute + part.memory_bound + part.overhead))
-        total.peak = max(part.peak for part in inner)
         return total
 
 
@@ -258,53 +261,6 @@ def _moved_bytes(members: list[Node], work: BlockWork, kept: set[int]) -> int:
             if value not in own:
                 reads[value] = max(reads.get(value, 0), size)
     return sum(reads.values()) + sum(work.num_bytes[w] for w in own & kept)
-
-
-def peak_bytes(
-    work: BlockWork,
-    groups: list[list[Node]],
-    kept: set[int],
-    inner: dict[int, int],
-    *,
-    results_live: bool,
-) -> int:
-    """Return the most bytes of temporaries alive at once.
-
-    Args:
-        work: the block.
-        groups: its kernels.
-        kept: the values written to memory.
-        inner: per position, the peak inside the regions of the operation there.
-        results_live: whether the block's results count as temporaries (those of a region do).
-    """
-    last = _last_uses(groups, kept)
-    end = max((node.position for node in work.nodes), default=0) + 1
-    outside = set(work.arguments) | (set() if results_live else set(work.results))
-    if results_live:
-        last.update(dict.fromkeys(work.results, end))
-    dying: dict[int, int] = defaultdict(int)
-    live = peak = 0
-    for node in work.nodes:
-        for value in node.writes:
-            if value in kept and value not in outside:
-                live += work.num_bytes[value]
-                dying[last.get(value, node.position)] += work.num_bytes[value]
-        peak = max(peak, live + inner.get(node.position, 0))
-        live -= dying.pop(node.position, 0)
-    return peak
-
-
-def _last_uses(groups: list[list[Node]], kept: set[int]) -> dict[int, int]:
-    """A kernel's operand lives until the next result of that kernel is written."""
-    last: dict[int, int] = {}
-    for members in groups:
-        written = [node.position for node in members if kept.intersection(node.writes)]
-        for node in members:
-            place = bisect.bisect_left(written, node.position)
-            position = written[place] if place < len(written) else node.position
-            for value, _ in node.reads:
-                last[value] = max(last.get(value, 0), position)
-    return last
 
 
 def _summed(uses: Sequence[CollectiveCost]) -> tuple[CollectiveCost, ...]:

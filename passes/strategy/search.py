@@ -285,12 +285,6 @@ def prediction_of(cost: Cost, signature: Signature) -> Prediction:
     sizes = dict.fromkeys(Role, 0)
     for value, size in zip(signature.arguments, cost.argument_bytes, strict=True):
         sizes[value.role] += size
-    # A result that updates a state argument is written into that argument's memory.
-    outputs = sum(
-        size
-        for value, size in zip(signature.results, cost.result_bytes, strict=True)
-        if not value.updates
-    )
     return Prediction(
         time_s=cost.time_s,
         compute_s=cost.compute_s,
@@ -300,7 +294,8 @@ def prediction_of(cost: Cost, signature: Signature) -> Prediction:
         parameter_bytes=sizes[Role.PARAMETER],
         state_bytes=sizes[Role.STATE],
         input_bytes=sizes[Role.INPUT],
-        output_bytes=outputs,
+        output_bytes=sum(cost.result_bytes),
         temporary_bytes=cost.peak_temporary_bytes,
+        fragmentation_bytes=cost.fragmentation_bytes,
         collectives=cost.collectives,
     )
