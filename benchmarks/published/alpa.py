@@ -33,7 +33,7 @@ def alpa(row: Row, *, fitted: bool) -> Iterator[Case]:
     columns = {
         "megatron_tflops_per_gpu": _grid(model, gpus, MEGATRON),
         "alpa_tflops_per_gpu": plan,
-        "alpa_intra_only": plan if single else _grid(model, gpus, ALPA, 1, (0, 2, 3)),
+        "alpa_intra_only": plan if single else _grid(model, gpus, ALPA, 1, (0, 1, 2, 3)),
         "alpa_inter_only": plan if single else _grid(model, gpus, ALPA, gpus),
     }
     for column, options in columns.items():

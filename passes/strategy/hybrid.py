@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pai.passes.strategy.kernels import Kernels
@@ -27,6 +27,9 @@ from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
 STAGE, DATA, TENSOR = "stage", "data", "tensor"
+
+OVERLAPPED = Execution(overlap_send=True, overlap_reduce=True)
+"""Software that hides transfers between stages and the reduction of gradients."""
 
 Workloads = Callable[[int, int], Workload | None]
 """The work of one device for a size of the tensor axis and a number of samples; None: no such."""
@@ -86,8 +89,13 @@ class Hybrid:
 
     @property
     def execution(self) -> Execution:
-        """The same in the terms of ``step.py``."""
-        return Execution(
+        """The same in the terms of ``step.py``, with all that can be hidden hidden."""
+        return self.run(OVERLAPPED)
+
+    def run(self, software: Execution) -> Execution:
+        """Return this point as software runs it, which ``software`` says all the rest about."""
+        return replace(
+            software,
             stages=self.stages,
             microbatches=self.microbatches,
             virtual=self.virtual,
@@ -96,8 +104,6 @@ class Hybrid:
             zero=self.zero,
             recompute=self.recompute,
             stage_axes=(STAGE,),
-            overlap_send=True,
-            overlap_reduce=True,
         )
 
 
@@ -136,9 +142,11 @@ class HybridOptions:
         microbatch: most samples of a microbatch.
         virtual: numbers of chunks of a stage.
         zero: ZeRO stages; 2 and 3 go with one stage, because every microbatch would gather.
+        recompute: names of choices of ``Segment.recompute``.
         state: bytes of training state of a parameter.
         memory_share: part of a device's memory that a plan may fill.
         microbatches: whether a replica may run its batch in parts, one after the other.
+        software: what is hidden, and the bytes that gradients and the update move.
     """
 
     tensor: int = 16
@@ -146,9 +154,11 @@ class HybridOptions:
     microbatch: int = 16
     virtual: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
     zero: tuple[int, ...] = (0, 1, 2, 3)
+    recompute: tuple[str, ...] = ("none", "selective", "full")
     state: State = field(default_factory=State)
     memory_share: float = 1.0
     microbatches: bool = True
+    software: Execution = OVERLAPPED
 
 
 @dataclass(frozen=True)
@@ -160,12 +170,14 @@ class HybridResult:
         families: the fastest of each plain family that fits, or None.
         scored: points costed.
         smallest: the point that needs the least memory.
+        baselines: those that were given, whether they fit or not.
     """
 
     best: tuple[HybridCost, ...]
     families: tuple[tuple[str, HybridCost | None], ...]
     scored: int
     smallest: HybridCost
+    baselines: tuple[HybridCost, ...] = ()
 
 
 def search_hybrids(
@@ -175,6 +187,7 @@ def search_hybrids(
     options: HybridOptions = HybridOptions(),
     *,
     keep: int = 32,
+    baselines: Sequence[Hybrid] = (),
 ) -> HybridResult:
     """Return the fastest points of the grid that fit the memory.
 
@@ -184,13 +197,15 @@ def search_hybrids(
         cluster: the devices; the slowest kind counts.
         options: what is tried.
         keep: how many points to return.
+        baselines: points of the user's that are scored too, in the grid or not.
 
     Raises:
         InfeasiblePlan: when nothing fits; names the least that a point needs.
     """
     grid = _Grid(workloads, batch, cluster, options)
     limit = cluster.memory_bytes * options.memory_share
-    scored = [(point, grid.memory(point)) for point in grid.points()]
+    points = dict.fromkeys((*grid.points(), *baselines))
+    scored = [(point, grid.memory(point)) for point in points]
     if not scored:
         raise InfeasiblePlan(
             f"a batch of {batch} cannot be spread over {cluster.num_devices} devices",
@@ -209,7 +224,7 @@ def search_hybrids(
     )
     best = sorted((grid.placed(cost) for cost in costs[:keep]), key=_rank)
     return HybridResult(
-        tuple(best), families, len(scored), HybridCost(smallest, grid.step(smallest), needs)
+        tuple(best), families, len(scored), grid.cost(smallest), tuple(map(grid.cost, baselines))
     )
 
 
@@ -220,8 +235,9 @@ def cost_hybrid(
     options: HybridOptions = HybridOptions(),
 ) -> HybridCost:
     """Return what one point costs, whether it fits or not."""
-    step = step_cost(workload, hybrid.execution, slowest_kernels(cluster), network(hybrid, cluster))
-    return HybridCost(hybrid, step, memory_cost(workload, hybrid.execution, options.state))
+    run = hybrid.run(options.software)
+    step = step_cost(workload, run, slowest_kernels(cluster), network(hybrid, cluster))
+    return HybridCost(hybrid, step, memory_cost(workload, run, options.state))
 
 
 def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:
@@ -233,9 +249,11 @@ def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:
     def seconds(kind: str, num_bytes: float, axes: tuple[str, ...]) -> float:
         if kind != "send":
             return collective_time(kind, num_bytes, mesh, axes, cluster)
-        if stride:
+        if stride and hybrid.stages > 1:
             concurrent = min(stride, cluster.hosts[0].devices)
-            return send_time(num_bytes, 0, stride % mesh.num_devices, cluster, concurrent)
+            places = range(0, stride * (hybrid.stages - 1), stride)
+            times = [send_time(num_bytes, p, p + stride, cluster, concurrent) for p in places]
+            return sum(times) / len(times)
         return collective_time("collective_permute", num_bytes, mesh, axes, cluster)
 
     return seconds
@@ -291,6 +309,7 @@ class _Grid:
         layers = max(segment.repeat for segment in workload.segments)
         count = self.batch // (point.replicas * point.microbatch)
         choices = max((s.recompute for s in workload.segments), key=len)
+        choices = tuple(c for c in choices if c.name in self.options.recompute)
         if point.stages > layers or (count > 1 and not self.options.microbatches):
             return
         for virtual in self.options.virtual if point.stages > 1 else (1,):
@@ -310,14 +329,18 @@ class _Grid:
 
     def memory(self, point: Hybrid) -> MemoryCost:
         """Return the memory of a point."""
-        return memory_cost(self._of(point), point.execution, self.options.state)
+        return memory_cost(self._of(point), point.run(self.options.software), self.options.state)
 
     def step(self, point: Hybrid) -> StepCost:
         """Return the time of a point."""
         if point.mesh not in self.networks:
             self.networks[point.mesh] = network(point, self.cluster)
         links = self.networks[point.mesh]
-        return step_cost(self._of(point), point.execution, self.kernels, links)
+        return step_cost(self._of(point), point.run(self.options.software), self.kernels, links)
+
+    def cost(self, point: Hybrid) -> HybridCost:
+        """Return time and memory of a point."""
+        return HybridCost(point, self.step(point), self.memory(point))
 
     def placed(self, cost: HybridCost) -> HybridCost:
         """Return a point in the order of axes on the cluster that is fastest."""

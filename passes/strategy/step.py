@@ -264,21 +264,31 @@ class _Step:
         return max(held)
 
     def reduce_seconds(self, workload: Workload, microbatch: float) -> float:
-        """Return the exposed part of what replicas exchange once in a step."""
+        """Return the exposed part of what replicas exchange once in a step.
+
+        With ZeRO-2 on one stage there are no whole gradients to add microbatches up in: all but
+        the last exchange theirs too.
+        """
         run = self.run
         if run.replicas == 1 or run.by_segment:
             return 0.0
         elements = self.stage_parameters(workload)
         if run.zero == 0:
             seconds = self.network("all_reduce", elements * run.reduce_bytes, run.data)
-        else:
-            seconds = self.network("reduce_scatter", elements * run.reduce_bytes, run.data)
-            seconds += self.network("all_gather", elements * run.gather_bytes, run.data)
-        if not run.overlap_reduce:
+            return self.behind(seconds, microbatch)
+        scatter = self.network("reduce_scatter", elements * run.reduce_bytes, run.data)
+        gather = self.network("all_gather", elements * run.gather_bytes, run.data)
+        earlier = run.microbatches - 1 if run.zero == 2 and run.stages == 1 else 0
+        again = earlier * self.behind(scatter, microbatch) if earlier else 0.0
+        return again + self.behind(scatter + gather, microbatch)
+
+    def behind(self, seconds: float, microbatch: float) -> float:
+        """Return the exposed part of an exchange that may run behind a backward pass."""
+        if not self.run.overlap_reduce:
             return seconds
-        behind = _BACKWARD * microbatch
-        slow = self.kernels.constants.contention * min(seconds, behind)
-        return slow + max(0.0, seconds - behind)
+        hidden = _BACKWARD * microbatch
+        slow = self.kernels.constants.contention * min(seconds, hidden)
+        return slow + max(0.0, seconds - hidden)
 
     def update_seconds(self, parameters: float) -> float:
         """Return seconds of the update of the parameters that this device owns."""
