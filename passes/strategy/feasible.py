@@ -11,7 +11,7 @@ from pai.passes.strategy.units import bytes_text
 from pai.runtime.topology import ClusterSpec
 from pai.runtime.topology_toml import profile_names, read_cluster
 
-_NARROWER = {"f64": "f32", "f32": "bf16", "f16": "f8E4M3FN", "bf16": "f8E4M3FN"}
+NARROWER = {"f64": "f32", "f32": "bf16", "f16": "f8E4M3FN", "bf16": "f8E4M3FN"}
 _WIDTHS = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "f8E4M3FN": 1}
 
 
@@ -82,10 +82,10 @@ def _batch(
 def _precision(need: Prediction, signature: Signature, limit: int) -> Iterator[tuple[float, str]]:
     """Yield a narrower type of the parameters that is enough by itself."""
     dtypes = {value.dtype for value in signature.arguments if value.role is Role.PARAMETER}
-    floats = [dtype for dtype in dtypes if dtype in _NARROWER]
+    floats = [dtype for dtype in dtypes if dtype in NARROWER]
     if len(floats) != 1:
         return
-    narrow = _NARROWER[floats[0]]
+    narrow = NARROWER[floats[0]]
     ratio = _WIDTHS[floats[0]] / _WIDTHS[narrow]
     if need.memory_bytes - need.parameter_bytes * (1 - 1 / ratio) <= limit:
         yield ratio, f"parameters of {narrow} instead of {floats[0]}"

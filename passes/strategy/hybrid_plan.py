@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from pai.passes.strategy.feasible import NARROWER
 from pai.passes.strategy.hybrid import (
     DATA,
     STAGE,
@@ -313,28 +314,51 @@ def _sensitivities(problem: HybridProblem, best: HybridCost) -> Iterator[Sensiti
     yield from sorted(found, key=lambda item: (item.time_s, item.change))
 
 
-def smallest_changes(problem: HybridProblem) -> str:
-    """Return what makes a problem feasible that is not: more devices, memory, or a smaller batch.
+def search_or_suggest(problem: HybridProblem, precision: str = "") -> HybridResult:
+    """Return the fastest points.
 
-    Twice and twice again as many devices are searched, memory is grown to what the smallest point
-    needs, and the batch is halved; what is not feasible either is left out.
+    Args:
+        problem: what is asked.
+        precision: element type of the parameters, where it is known.
+
+    Raises:
+        InfeasiblePlan: when nothing fits; the hint names the smallest changes that are enough.
     """
-    options = replace(problem.options, memory_share=1e9)
-    need = replace(problem, options=options).search().smallest.memory.total
-    cluster = problem.cluster
-    texts = [(need / cluster.memory_bytes, f"devices of {bytes_text(need)}")]
-    for factor in (2, 4, 8, 16):
+    try:
+        return problem.search()
+    except InfeasiblePlan as error:
+        hint = smallest_changes(problem, precision)
+        raise InfeasiblePlan(error.what, error.where, hint) from error
+
+
+def smallest_changes(problem: HybridProblem, precision: str = "") -> str:
+    """Return what makes a problem feasible that is not, the smallest change first.
+
+    More devices and smaller batches are searched, by factors of two; memory is grown to what the
+    smallest point needs; parameters and gradients of half the width are subtracted there. What is
+    not enough by itself is left out.
+    """
+    roomy = replace(problem.options, memory_share=1e9)
+    try:
+        smallest = replace(problem, options=roomy).search().smallest.memory
+    except InfeasiblePlan as error:  # the batch cannot be spread at all
+        return error.hint
+    cluster, factors = problem.cluster, (2, 4, 8, 16)
+    found = [(smallest.total / cluster.memory_bytes, f"devices of {bytes_text(smallest.total)}")]
+    for factor in factors:
         wider = replace(cluster, scale=True).take(cluster.num_devices * factor)
         if _feasible(replace(problem, cluster=wider)):
-            texts.append((factor, f"{wider.num_devices} such devices"))
+            found.append((factor, f"{wider.num_devices} such devices"))
             break
-    for factor in (2, 4, 8, 16):
-        if problem.batch % factor == 0:
-            batch = problem.batch // factor
-            if _feasible(replace(problem, batch=batch)):
-                texts.append((factor, f"a batch of {batch} instead of {problem.batch}"))
-                break
-    return "it would fit with " + ", or ".join(text for _, text in sorted(texts))
+    for factor in factors:
+        batch, rest = divmod(problem.batch, factor)
+        if not rest and _feasible(replace(problem, batch=batch)):
+            found.append((factor, f"a batch of {batch} instead of {problem.batch}"))
+            break
+    halved = smallest.total - (smallest.parameters + smallest.gradients) / 2
+    if precision in NARROWER and halved <= cluster.memory_bytes:
+        found.append((2, f"parameters of {NARROWER[precision]} instead of {precision}"))
+    return "it would fit with " + ", or ".join(text for _, text in sorted(found))
 
 
 def _feasible(problem: HybridProblem) -> bool:

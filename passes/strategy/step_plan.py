@@ -12,12 +12,13 @@ again without microbatches, and the plan says so.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.hybrid import DATA, TENSOR, Hybrid, HybridOptions
-from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result
+from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
 from pai.passes.strategy.intra.inner import Inner, inner_search
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.problem import NONE
@@ -71,13 +72,13 @@ def choose_step_plan(
     options = options or HybridOptions()
     inner = inner_search(module, signature, cluster)
     problem = HybridProblem(inner, inner.batch, cluster, options)
-    result = problem.search()
+    result = search_or_suggest(problem, _precision(signature))
     legality = Legality(inner.batch)
     if result.best[0].hybrid.microbatches > 1:
         legality = microbatching(module, signature)
         if not legality.ok:
             problem = replace(problem, options=replace(options, microbatches=False))
-            result = problem.search()
+            result = search_or_suggest(problem, _precision(signature))
     plan = plan_of_result(problem, result)
     notes = tuple(
         Alternative("microbatches", f"{item.op} at {item.where}: {item.why}")
@@ -91,9 +92,13 @@ def choose_step_plan(
     )
 
 
-def layouts_of_point(
-    module: ir.Module, inner: Inner, point: Hybrid
-) -> dict[str, tuple[object, ...]]:
+def _precision(signature: Signature) -> str:
+    """Return the one element type of all parameters; "" when there are several."""
+    found = {value.dtype for value in signature.arguments if value.role is Role.PARAMETER}
+    return found.pop() if len(found) == 1 else ""
+
+
+def layouts_of_point(module: ir.Module, inner: Inner, point: Hybrid) -> dict[str, Any]:
     """Return layouts of arguments and values: the batch over ``data``, the rest over ``tensor``."""
     mesh = Mesh(((DATA, point.replicas), (TENSOR, point.tensor)))
     states = [

@@ -9,6 +9,7 @@ from pai.passes.strategy.hybrid_plan import (
     plan_of_hybrid,
     plan_of_result,
     prediction_of_hybrid,
+    search_or_suggest,
     smallest_changes,
 )
 from pai.passes.strategy.plan import plan_from_toml
@@ -137,3 +138,16 @@ def test_the_smallest_change_makes_it_feasible():
     assert replace(small, cluster=wider).search().best
     with pytest.raises(InfeasiblePlan):
         replace(small, cluster=load_cluster("v100-16g-p3", count // 2)).search()
+    with pytest.raises(InfeasiblePlan, match="most of it") as caught:
+        search_or_suggest(small, "f32")
+    assert caught.value.hint.startswith("it would fit with devices of ")
+
+
+def test_a_narrower_type_is_named_only_where_it_is_enough():
+    given = problem(2, 64, "v100-16g-p3")
+    roomy = replace(given, options=HybridOptions(memory_share=1e9)).search().smallest.memory
+    halved = roomy.total - (roomy.parameters + roomy.gradients) / 2
+    for share, named in ((halved * 1.01, True), (halved * 0.99, False)):
+        cluster = scaled(given.cluster, memory=share / given.cluster.memory_bytes)
+        text = smallest_changes(replace(given, cluster=cluster), "f32")
+        assert ("parameters of bf16 instead of f32" in text) == named
