@@ -274,13 +274,13 @@ def _sensitivities(plan: Plan, cluster: ClusterSpec, predict: Predict) -> Iterat
 
 
 def _more_memory(plan: Plan, memory_bytes: int) -> Sensitivity:
-    """Return the fastest of the plan and the candidates that twice the memory would admit."""
+    """Return the fastest of the plan and the candidates that only twice the memory admits."""
     admitted = [
         other
         for other in plan.alternatives
         if other.time_s is not None
         and other.memory_bytes is not None
-        and other.memory_bytes <= 2 * memory_bytes
+        and memory_bytes < other.memory_bytes <= 2 * memory_bytes
     ]
     change = "memory twice as large"
     best = min(admitted, key=lambda other: other.time_s or 0.0, default=None)

@@ -8,6 +8,7 @@ from pai.passes.strategy import choose_plan, load_plan
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.auto_shard import signature_of
 from pai.passes.strategy.feasible import nearest_changes
+from pai.passes.strategy.inference import Goal, choose_for
 from pai.passes.strategy.insights import fold_names
 from pai.passes.strategy.plan import Prediction, plan_to_toml
 from pai.passes.strategy.recost import with_insights
@@ -86,6 +87,17 @@ def test_more_memory_helps_when_a_faster_plan_was_too_large():
     assert memory.time_s == roomy.predicted.time_s
     assert memory.strategy == roomy.strategy
     assert f"bound by memory: '{roomy.strategy}' would take" in plan.explain()
+
+
+def test_what_fits_already_is_no_gain_of_memory():
+    module, signature = mlp(4096, 1024, 4096)
+    cluster = load_cluster("a100-80g-sxm", 8)
+    plan = choose_for(Goal("throughput"), module, signature, cluster)
+    faster = [a for a in plan.alternatives if a.time_s and a.time_s < plan.predicted.time_s]
+    assert faster  # copies on more devices
+    insights = with_insights(plan, module, signature, cluster).insights()
+    (memory,) = [s for s in insights.sensitivities if s.change.startswith("memory twice")]
+    assert (memory.time_s, memory.strategy) == (plan.predicted.time_s, "")
 
 
 def test_uses_of_parameters():
