@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from pai.passes.strategy.explain import why_lost
 from pai.passes.strategy.feasible import NARROWER
 from pai.passes.strategy.hybrid import (
     DATA,
@@ -24,7 +25,7 @@ from pai.passes.strategy.plan import Alternative, Pipeline, Plan, Prediction, St
 from pai.passes.strategy.plan_segments import SegmentRange, chunk_to_text
 from pai.passes.strategy.scaling import scaled
 from pai.passes.strategy.step import spread
-from pai.passes.strategy.units import bytes_text, seconds_text
+from pai.passes.strategy.units import bytes_text
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan, InvalidSharding
 from pai.runtime.mesh import Mesh
@@ -69,13 +70,17 @@ def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
         if cost is not None and cost.hybrid != best.hybrid:
             others[cost.hybrid.name] = (f"{name}: ", cost)
     ranked = sorted(others.values(), key=lambda item: item[1].seconds)
+    cluster = problem.cluster
+    lost = [(family, cost, prediction_of_hybrid(cost)) for family, cost in ranked]
     alternatives = tuple(
         Alternative(
-            cost.hybrid.name, family + _why(cost, best), cost.seconds, int(cost.memory.total)
+            cost.hybrid.name,
+            family + why_lost(predicted, plan.predicted, cluster.memory_bytes),
+            predicted.time_s,
+            predicted.memory_bytes,
         )
-        for family, cost in ranked
+        for family, cost, predicted in lost
     )
-    cluster = problem.cluster
     return replace(
         plan,
         cluster=cluster.name,
@@ -83,17 +88,6 @@ def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
         alternatives=alternatives,
         insights=partial(hybrid_insights, problem, best),
     )
-
-
-def _why(cost: HybridCost, best: HybridCost) -> str:
-    """Return which part of the step takes longer than in the best point."""
-    if cost.seconds <= best.seconds:
-        return "as fast, but needs more memory"
-    names = vars(best.step)
-    extra = {name: getattr(cost.step, name) - getattr(best.step, name) for name in names}
-    worst = max(extra, key=lambda name: extra[name])
-    ratio = cost.seconds / best.seconds
-    return f"{ratio:.2f} times slower: +{seconds_text(extra[worst])} of {worst.replace('_', ' ')}"
 
 
 def plan_of_hybrid(cost: HybridCost, workload: Workload | None) -> Plan:

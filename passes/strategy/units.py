@@ -31,4 +31,6 @@ def percent_text(value: float, base: float) -> str:
     if not base:
         return "new"
     change = value / base - 1
+    if abs(change) < 0.0005:
+        return "0%"
     return f"{change:+.1%}" if abs(change) < 0.0095 else f"{change:+.0%}"
