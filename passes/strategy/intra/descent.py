@@ -59,18 +59,17 @@ def _one_order(
     """Sweep over the axes in one order until nothing changes."""
     sizes = coster.prices.sizes
     states: list[State] = [(NONE,) * len(sizes) for _ in problem.nodes]
-    value, timed_out, bound = math.inf, False, None
-    for sweep in range(SWEEPS):
-        before = value
-        for place, axis in enumerate(order):
-            missing = math.prod(sizes[a] for a in order[place + 1 :]) if sweep == 0 else 1
-            solved = _one_axis(problem, coster, states, axis, problem.limit * missing, limits)
-            timed_out |= solved.timed_out
-            bound = solved.bound if len(order) == 1 else None
-            now = evaluate(coster, solved.states, problem.limit)
-            if sweep == 0 or now < value:
-                states, value = solved.states, now
-        if len(order) == 1 or value > before * (1 - TINY):
+    value, timed_out, bound, settled = math.inf, False, None, 0
+    for turn, axis in enumerate(order * SWEEPS):
+        missing = math.prod(sizes[a] for a in order[turn + 1 :])  # none after the first sweep
+        solved = _one_axis(problem, coster, states, axis, problem.limit * missing, limits)
+        timed_out |= solved.timed_out
+        bound = solved.bound if len(order) == 1 else None
+        now = evaluate(coster, solved.states, problem.limit)
+        settled = 0 if now < value * (1 - TINY) else settled + 1
+        if turn < len(order) or now < value:
+            states, value = solved.states, now
+        if turn + 1 >= len(order) and settled >= len(order) - 1:
             break
     return Descended(states, value, timed_out, bound)
 

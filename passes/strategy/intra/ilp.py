@@ -312,7 +312,10 @@ class Program:
             return None
         solution = np.array(model.getSolution().col_value)
         mixed = [
-            [domain[i] for i in np.flatnonzero(solution[first : first + len(domain)] > MIXED)]
+            [
+                domain[i]
+                for i in np.flatnonzero(solution[first : first + len(domain)] > MIXED).tolist()
+            ]
             for first, domain in zip(self.x, self.domains, strict=True)
         ]
         return model.getInfo().objective_function_value / SCALE, mixed

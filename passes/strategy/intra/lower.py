@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ from pai.passes.strategy.intra.graph import Phase
 from pai.passes.strategy.intra.merge import End, Link, Merged
 from pai.passes.strategy.intra.problem import NONE, Edge, Node, Problem, Product, Traffic
 from pai.passes.strategy.intra.rules import contraction_of, moved_bytes
+from pai.passes.strategy.intra.segments import segments_of
 
 _POOL = {
     Phase.FORWARD: "forward",
@@ -44,6 +46,11 @@ class Lowered:
     edge_links: list[list[Link]] = field(default_factory=list)
     scores: set[int] = field(default_factory=set)
     causal: bool = False
+
+    @functools.cached_property
+    def segments(self) -> list[str]:
+        """The segment of each class."""
+        return segments_of(self.merged.folded)
 
     def node_of(self, value: int) -> int:
         """Return the node of a value's cluster."""

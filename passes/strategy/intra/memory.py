@@ -8,13 +8,13 @@ from queries and keys (Korthikanti et al., "Reducing Activation Recomputation", 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.intra.graph import Phase
 from pai.passes.strategy.intra.lower import Lowered
-from pai.passes.strategy.intra.problem import Held
+from pai.passes.strategy.intra.problem import Held, Problem
 from pai.passes.strategy.intra.rules import MOVING
 
 SMALL = 8
@@ -122,3 +122,31 @@ def _root(lowered: Lowered, value: int, *, whole: bool) -> int:
         if len(big) != 1 or largest > 2 * merged.tensors[value].num_bytes:
             return value
         value = big[0]
+
+
+def boundaries(lowered: Lowered) -> list[tuple[int, Held]]:
+    """Return what layers hand to each other in the forward pass, as (value, bytes)."""
+    merged, folded = lowered.merged, lowered.merged.folded
+    out = []
+    for number in sorted(folded.crossing):
+        value = number << RESULT_BITS
+        if not merged.light[number] and merged.group(value) in lowered.clusters:
+            out.append((value, held(lowered, value, len(folded.members[number]))))
+    return out
+
+
+def least_bytes(problem: Problem, axes: tuple[int, ...]) -> float:
+    """Return bytes that one device holds at some point, whatever the states."""
+    least = 0.0
+    for point in problem.memory.values():
+        by_node: dict[int, list[Held]] = defaultdict(list)
+        for item in point:
+            by_node[item.node].append(item)
+        total = problem.fixed_bytes
+        for number, items in by_node.items():
+            node = problem.nodes[number]
+            total += min(
+                sum(item.bytes(node, state, axes) for item in items) for state in node.states(axes)
+            )
+        least = max(least, total)
+    return least

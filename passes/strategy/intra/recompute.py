@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.intra.lower import Lowered
-from pai.passes.strategy.intra.memory import FORWARD_END, argument_bytes, held, saved
+from pai.passes.strategy.intra.memory import FORWARD_END, argument_bytes, boundaries, saved
 from pai.passes.strategy.intra.problem import Edge, Node, Problem
 
 
@@ -28,9 +28,7 @@ def recompute_layers(lowered: Lowered) -> Lowered | None:
     for value, what in kept:  # one layer at a time has all of it
         layers = folded.layers if folded.layered[value >> RESULT_BITS] else 1
         activations.append(replace(what, num_bytes=what.num_bytes / layers / parts))
-    for number in sorted(folded.crossing):
-        what = held(lowered, number << RESULT_BITS, len(folded.members[number]))
-        activations.append(replace(what, num_bytes=what.num_bytes / parts))
+    activations += [replace(h, num_bytes=h.num_bytes / parts) for _, h in boundaries(lowered)]
     memory[FORWARD_END] = [*argument_bytes(lowered), *activations]
     again = _edges_again(lowered)
     problem = Problem(

@@ -90,7 +90,8 @@ def split_of(op: ir.Operation) -> Split:
         rule = _concatenate_rule(op)
     else:
         handler = HANDLERS.get(op.name)
-        rule = (handler.rule(op) if handler is not None else None) or replicate_rule(op)
+        with op.location:  # rules make attributes to compare with
+            rule = (handler.rule(op) if handler is not None else None) or replicate_rule(op)
     shapes = [tensor_of(v.type).shape for v in (*op.operands, *op.results)]
     if len(rule.operands) != len(op.operands):
         rule = replicate_rule(op)

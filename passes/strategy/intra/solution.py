@@ -19,7 +19,7 @@ from pai.passes.strategy.intra.ilp import (
 )
 from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain
 from pai.passes.strategy.intra.lower import Lowered, lower
-from pai.passes.strategy.intra.memory import add_memory
+from pai.passes.strategy.intra.memory import add_memory, least_bytes
 from pai.passes.strategy.intra.merge import merge
 from pai.passes.strategy.intra.prices import Prices
 from pai.passes.strategy.intra.problem import State, steps
@@ -188,17 +188,15 @@ def solve_problem(
     prices = Prices(mesh, cluster)
     found = []
     limit = lowered.problem.limit
-    if options.recompute != "full":
+    again = recompute_layers(lowered) if options.recompute != "none" else None
+    hopeless = least_bytes(lowered.problem, prices.sizes) > limit
+    if again is None or (options.recompute == "auto" and not hopeless):
         found.append(_search(lowered, prices, options, "none"))
-    if options.recompute == "full" or (
-        options.recompute == "auto" and found[0].used > BINDING * limit
-    ):
-        again = recompute_layers(lowered)
-        if again is not None:
-            found.append(_search(again, prices, options, "full"))
-    if not found:
-        found.append(_search(lowered, prices, options, "none"))
+    if again is not None and (not found or found[0].used > BINDING * limit):
+        found.append(_search(again, prices, options, "full"))
     best = min(found, key=lambda f: (f.used > limit * (1 + TOLERANCE), f.best.objective))
+    if options.refine_s and len(mesh.axes) > 1:
+        best = best.refined(options)
     if options.must_fit and best.used > limit * (1 + TOLERANCE):
         raise _infeasible(best.memory, limit, mesh)
     return _solution(best, lowered, signature, mesh)
@@ -210,23 +208,28 @@ class _Found:
     coster: Coster
     best: Descended
     recompute: str
-    memory: dict[str, float]
+
+    @property
+    def memory(self) -> dict[str, float]:
+        return memory_bytes(self.coster, self.best.states)
 
     @property
     def used(self) -> float:
         return max(self.memory.values(), default=self.lowered.problem.fixed_bytes)
 
+    def refined(self, options: IntraOptions) -> _Found:
+        """Solve several axes at once."""
+        limits = replace(options.limits, seconds=options.refine_s)
+        problem = self.lowered.problem
+        best = refine(problem, self.coster, self.best, limits, options.joint_states)
+        return replace(self, best=best)
+
 
 def _search(lowered: Lowered, prices: Prices, options: IntraOptions, recompute: str) -> _Found:
-    """Solve axis by axis, then several axes at once."""
-    problem = lowered.problem
-    coster = Coster(problem, prices)
-    found = descend(problem, coster, options.limits, options.orders)
-    if options.refine_s and len(prices.sizes) > 1:
-        limits = replace(options.limits, seconds=options.refine_s)
-        found = refine(problem, coster, found, limits, options.joint_states)
-    memory = memory_bytes(coster, found.states)
-    return _Found(lowered, coster, found, recompute, memory)
+    """Solve axis by axis."""
+    coster = Coster(lowered.problem, prices)
+    best = descend(lowered.problem, coster, options.limits, options.orders)
+    return _Found(lowered, coster, best, recompute)
 
 
 def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh) -> IntraSolution:

@@ -16,9 +16,9 @@ from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.intra.graph import Phase
 from pai.passes.strategy.intra.ilp import Coster, charged
 from pai.passes.strategy.intra.lower import Lowered
-from pai.passes.strategy.intra.memory import held, saved
+from pai.passes.strategy.intra.memory import boundaries, held, saved
 from pai.passes.strategy.intra.problem import PARTIAL, Node, Product, State, steps
-from pai.passes.strategy.intra.segments import AFTER, BEFORE, LAYER, segments_of
+from pai.passes.strategy.intra.segments import AFTER, BEFORE, LAYER
 from pai.passes.strategy.workload import (
     Attention,
     Collective,
@@ -76,7 +76,7 @@ class Tasks:
         self.microbatches = microbatches
         self.stored = stored
         self.folded = lowered.merged.folded
-        self.segments = segments_of(self.folded)
+        self.segments = lowered.segments
         self.found = {name: _Collected() for name in (BEFORE, LAYER, AFTER)}
 
     def workload(self) -> Workload:
@@ -175,10 +175,9 @@ class Tasks:
             found = self.found[self.segments[number]]
             found.saved += size
             found.largest = max(found.largest, size / self._repeat(self.segments[number]))
-        for number in self.folded.crossing:
-            count = len(self.folded.members[number])
-            size = self._local(number << RESULT_BITS, count) / self.microbatches
-            self.found[LAYER].boundary += size
+        for value, _ in boundaries(self.lowered):
+            count = len(self.folded.members[value >> RESULT_BITS])
+            self.found[LAYER].boundary += self._local(value, count) / self.microbatches
         for number, members in enumerate(self.folded.members):
             if members[0] in self.parameters:
                 name = self.segments[number]
