@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pai.passes.strategy import explain, plan_write
-from pai.passes.strategy.plan_layout import TensorLayout, matches
+from pai.passes.strategy.plan_layout import TensorLayout, compiled, matches
 from pai.runtime.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -196,10 +196,11 @@ class Plan:
     def layouts(self, names: Sequence[str]) -> dict[str, TensorLayout]:
         """Return the layout of each argument that the plan names, exactly or by pattern."""
         exact = dict(self.arguments)
+        patterns = [(compiled(pattern), layout) for pattern, layout in self.patterns]
         out: dict[str, TensorLayout] = {}
         for name in names:
             found = exact.get(name) or next(
-                (layout for pattern, layout in self.patterns if matches(pattern, name)), None
+                (layout for pattern, layout in patterns if pattern.fullmatch(name)), None
             )
             if found is not None:
                 out[name] = found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +34,15 @@ class TensorLayout:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether ``name`` fits a glob, or a regular expression between slashes, as a whole."""
+    return compiled(pattern).fullmatch(name) is not None
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a glob, or what is between slashes, as a regular expression; raises re.error."""
     if len(pattern) > 1 and pattern[0] == pattern[-1] == "/":
-        return re.fullmatch(pattern[1:-1], name) is not None
-    return fnmatch.fnmatchcase(name, pattern)
+        return re.compile(pattern[1:-1])
+    return re.compile(fnmatch.translate(pattern))
 
 
 def layout_to_texts(layout: TensorLayout) -> list[str]:
