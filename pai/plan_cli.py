@@ -90,6 +90,21 @@ def _show(arguments: argparse.Namespace) -> int:
     return SAME
 
 
+def _trace(arguments: argparse.Namespace) -> int:
+    from pai.passes.strategy.pipeline.trace import write_trace  # noqa: PLC0415
+    from pai.passes.strategy.plan_trace import simulated  # noqa: PLC0415
+
+    plan = _read(arguments.plan)
+    course = simulated(plan)
+    write_trace(arguments.output, course, plan.strategy)
+    facts = {"seconds": course.total, "bubble_fraction": course.bubble_fraction}
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"{arguments.output}: {course.total:.4g} s, {course.bubble_fraction:.0%} bubble")
+    return SAME
+
+
 def _check(arguments: argparse.Namespace) -> int:
     given = _read(arguments.plan)
     try:
@@ -176,6 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--devices", type=int, metavar="N", help="default: those of the plan")
     add("--shape", action="append", default=[], metavar="DIM=N,...", help="binds open dimensions")
     add("--explain", action="store_true", help="say why, and what other choices would cost")
+    trace = _command(commands, "trace", _trace, "write a plan's step as a Chrome trace (Perfetto)")
+    trace.add_argument("plan", type=Path, metavar="PLAN.toml")
+    trace.add_argument("-o", "--output", type=Path, default=Path("step.json"), metavar="FILE.json")
     values = _command(
         commands, "values", _values, "list the values that [values] of a plan can name"
     )

@@ -17,7 +17,8 @@ from pai.passes.strategy.pipeline.simulate import ChunkTimes, simulate
 from pai.passes.strategy.plan import Pipeline, Plan, Prediction
 from pai.passes.strategy.plan_segments import parse_chunk
 
-_FORWARD = 1 / 3  # of a training step: two products of the backward pass for one of the forward
+FORWARD = 1 / 3
+"""Part of a training step: two products of the backward pass for one of the forward pass."""
 NO_SENDS = "what pipeline stages send to each other is not in the time"
 NO_RECOMPUTE = "recomputation is in neither time nor memory"
 
@@ -70,7 +71,7 @@ def _times(
     times = []
     for share in shares:
         seconds = share * (busy / count + whole.overhead_s)  # every microbatch launches its kernels
-        forward = seconds * _FORWARD if training else seconds
+        forward = seconds * FORWARD if training else seconds
         backward = seconds - forward
         weight = backward / 2 if schedule.splits_backward else 0.0
         times.append(ChunkTimes(forward, backward - weight, weight))

@@ -91,6 +91,22 @@ def test_show_prints_the_plan(files, capsys):
     assert json.loads(capsys.readouterr().out)["mesh"] == {"data": 4, "model": 2}
 
 
+def test_trace_writes_the_course_of_a_step(files, capsys):
+    text = "[mesh]\ndata = 1\n[pipeline]\nstages = 2\nmicrobatches = 4\nschedule = '1f1b'\n"
+    (files / "p.toml").write_text(
+        text + "[predicted]\ntime_s = 1.35\ncompute_s = 1.0\nbubble_s = 0.25\nupdate_s = 0.1\n"
+    )
+    out = files / "step.json"
+    assert plan_cli.main(["trace", "--json", str(files / "p.toml"), "-o", str(out)]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["seconds"] == pytest.approx(1.35)  # (p - 1) / m of bubble, as was predicted
+    assert facts["bubble_fraction"] == pytest.approx(0.25)
+    bars = [e for e in json.loads(out.read_text())["traceEvents"] if e["ph"] == "X"]
+    names = {(bar["pid"], bar["name"]) for bar in bars}
+    assert {(stage, f"{kind}{m}") for stage in (0, 1) for kind in "FB" for m in range(4)} <= names
+    assert plan_cli.main(["trace", str(files / "p.toml"), "-o", "/nowhere/x.json"]) == 2
+
+
 def test_values_lists_what_a_plan_can_name(files, capsys):
     assert plan_cli.main(["values", "--json", str(files / "model.mlir")]) == 0
     found = json.loads(capsys.readouterr().out)
