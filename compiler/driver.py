@@ -27,6 +27,7 @@ from pai.passes.strategy.inference import Goal, choose_for, require_latency
 from pai.passes.strategy.plan import Plan, plan_to_toml
 from pai.passes.strategy.plan_check import require_runnable
 from pai.passes.strategy.plan_values import apply_plan
+from pai.passes.strategy.plan_zero import expand_zero
 from pai.passes.strategy.recost import with_insights
 from pai.passes.strategy.step_plan import choose_any_plan
 from pai.runtime.errors import PaiError
@@ -168,7 +169,7 @@ def _partition(state: Compilation) -> Compilation:
     options = state.options
     require_runnable(state.plan, str(options.plan or ""))
     module = clone(state.program.module)
-    apply_plan(module, state.plan)
+    apply_plan(module, expand_zero(state.plan, state.program.signature))
     local = partition(module, state.plan.mesh, strict=options.strict, dump_dir=options.dump_dir)
     return replace(state, _local=local)
 

@@ -23,6 +23,7 @@ class CompileOptions:
         objective: what a plan is chosen for: ``latency``, ``throughput`` or ``devices``
             (``passes/strategy/inference.py``).
         max_latency_s: most seconds that one run may take; None is any.
+        runnable: leave out what packages cannot run yet: plans with stages or microbatches.
         strict: make it an error when the partitioner would replicate an operand for want of a rule.
         stop_after: name of the last stage to run.
         dump_dir: folder for the IR after every stage.
@@ -37,6 +38,7 @@ class CompileOptions:
     plan: Path | None = None
     objective: str = "latency"
     max_latency_s: float | None = None
+    runnable: bool = True
     strict: bool = False
     stop_after: str = STAGES[-1]
     dump_dir: Path | None = None

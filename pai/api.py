@@ -59,7 +59,10 @@ def plan(model: Model, *, devices: int | None = None, cluster: str = "", **optio
     """Return the plan that the search chooses for ``model``, without compiling kernels.
 
     ``print(plan(...).explain())`` says why. ``objective`` and ``max_latency_s`` choose for serving.
+    The plan of a training step may have pipeline stages and microbatches, of which packages cannot
+    be made yet; ``runnable=True`` leaves those out, as ``compile`` does.
     """
+    options.setdefault("runnable", False)
     state = _compilation(
         model, None, devices=devices, cluster=cluster, stop_after="strategy", **options
     )

@@ -63,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
         plan=arguments.plan,
         objective=arguments.objective,
         max_latency_s=None if arguments.max_latency is None else arguments.max_latency / 1e3,
+        runnable=arguments.stop_after != "strategy",
         strict=arguments.strict,
         stop_after=arguments.stop_after,
         dump_dir=arguments.dump_dir,

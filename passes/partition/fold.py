@@ -20,6 +20,7 @@ from pai.passes.partition.fold_graph import read
 from pai.passes.partition.fold_layers import find_layers
 from pai.passes.partition.fold_match import Match
 from pai.passes.partition.fold_reduce import (
+    Reduced,
     Refused,
     check_layouts,
     choose_cut,
@@ -73,6 +74,26 @@ def fold_layers(
         op.operation.erase()
     module.body.append(new)
     return whole, f"{cut.size} of {layers.count} repeated layers are copies"
+
+
+def without_middle_layers(module: ir.Module) -> Reduced | None:
+    """Return a copy of a simplified module with a few of its layers; None when none repeat.
+
+    Locations in the copy are numbers of the whole module's operations.
+    """
+    mains = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
+    if len(mains) != 1:
+        return None
+    block = mains[0].regions[0].blocks[0]
+    keys = function_attributes(mains[0], "arg_attrs") or [None] * len(block.arguments)
+    graph = read(block, keys)
+    layers = find_layers(graph)
+    if layers is None:
+        return None
+    try:
+        return reduce_module(module, mains[0], graph, layers, choose_cut(layers))
+    except Refused:
+        return None
 
 
 def _main(module: ir.Module) -> ir.Operation:

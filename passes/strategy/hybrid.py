@@ -132,12 +132,17 @@ FAMILIES: dict[str, Callable[[Hybrid], bool]] = {
 """The plain ways to spread a training step, which are always scored."""
 
 
+LARGE = 256
+"""Devices from which on layers may be shared by those of two hosts."""
+
+
 @dataclass(frozen=True)
 class HybridOptions:
     """What is tried.
 
     Args:
-        tensor: most devices that share a layer.
+        tensor: most devices that share a layer; 0 is those of a host, and of two on clusters of
+            more than ``LARGE`` devices.
         stages: most pipeline stages.
         microbatch: most samples of a microbatch.
         virtual: numbers of chunks of a stage.
@@ -149,7 +154,7 @@ class HybridOptions:
         software: what is hidden, and the bytes that gradients and the update move.
     """
 
-    tensor: int = 16
+    tensor: int = 0
     stages: int = 128
     microbatch: int = 16
     virtual: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
@@ -288,7 +293,8 @@ class _Grid:
     def points(self) -> Iterator[Hybrid]:
         """Yield the points, those that share work next to each other."""
         devices = self.cluster.num_devices
-        for tensor in divisors(devices, self.options.tensor):
+        most = self.options.tensor or self.cluster.hosts[0].devices * (1 + (devices > LARGE))
+        for tensor in divisors(devices, most):
             for microbatch in divisors(self.batch, self.options.microbatch):
                 workload = self.workload(tensor, microbatch)
                 if workload is None:

@@ -56,8 +56,8 @@ def load_plan(
     check_values(file, module)
     plan = _as_searched(file.plan, module, signature, cluster)
     if plan is None:
-        plan = expand_zero(file.plan, signature)
-        whole = predict_plan(plan, module, signature, cluster.take(plan.num_devices))
+        plan, devices = file.plan, cluster.take(file.plan.num_devices)
+        whole = predict_plan(expand_zero(plan, signature), module, signature, devices)
         plan = replace(plan, predicted=staged(whole, plan, training=is_training(signature)))
     plan = replace(plan, cluster=cluster.name, device_memory_bytes=cluster.memory_bytes)
     _require_memory(file, plan)
@@ -69,17 +69,15 @@ def _as_searched(
 ) -> Plan | None:
     """Return a plan as the outer search wrote it, costed and explained by it; None for others."""
     axes = {name for name, _ in plan.mesh.axes}
-    if axes != {DATA, TENSOR} or plan.patterns or not is_training(signature):
-        return None
-    if has_shardings(module):
+    others = plan.arguments or plan.values or has_shardings(module)
+    if axes != {DATA, TENSOR} or others or not is_training(signature):
         return None
     try:
         inner = inner_search(module, signature, cluster)
         point = hybrid_of_plan(plan, inner.batch)
     except (InvalidInput, InvalidSharding):
         return None
-    said = {"arguments": plan.arguments, "values": plan.values}
-    if said != layouts_of_point(module, inner, point):
+    if plan.patterns != layouts_of_point(inner, point):
         return None
     problem = HybridProblem(inner, inner.batch, cluster)
     cost = problem.cost(point)

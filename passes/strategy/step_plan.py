@@ -2,8 +2,8 @@
 
 The inner level (``intra/inner.py``) says what every operation splits over the tensor axis, the
 outer one (``hybrid.py``) how many stages, tensor shards, replicas and microbatches there are, and
-ZeRO and recompute. Both see one of the layers that repeat. The result is written as layouts over
-two axes: the batch over ``data``, and what the inner level chose over ``tensor``.
+ZeRO and recompute. Both see one of the layers that repeat. The result is written as layouts of the
+arguments over two axes: the batch over ``data``, and what the inner level chose over ``tensor``.
 
 A step whose microbatches need to know of each other (``pipeline/microbatching.py``) is searched
 again without microbatches, and the plan says so.
@@ -12,7 +12,6 @@ again without microbatches, and the plan says so.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
@@ -22,9 +21,9 @@ from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, searc
 from pai.passes.strategy.intra.inner import Inner, inner_search
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.problem import NONE
-from pai.passes.strategy.pipeline.microbatching import Legality, microbatching
+from pai.passes.strategy.pipeline.microbatching import Legality, folded_microbatching
 from pai.passes.strategy.plan import Alternative, Plan, TensorLayout
-from pai.passes.strategy.plan_values import values_from_constraints
+from pai.passes.strategy.plan_values import fold_entries
 from pai.passes.strategy.plan_zero import is_training
 from pai.passes.strategy.search import choose_plan
 from pai.runtime.errors import InvalidInput
@@ -75,7 +74,7 @@ def choose_step_plan(
     result = search_or_suggest(problem, _precision(signature))
     legality = Legality(inner.batch)
     if result.best[0].hybrid.microbatches > 1:
-        legality = microbatching(module, signature)
+        legality = folded_microbatching(module, signature)
         if not legality.ok:
             problem = replace(problem, options=replace(options, microbatches=False))
             result = search_or_suggest(problem, _precision(signature))
@@ -87,7 +86,7 @@ def choose_step_plan(
     point = result.best[0].hybrid
     return replace(
         plan,
-        **layouts_of_point(module, inner, point),
+        patterns=layouts_of_point(inner, point),
         alternatives=(*plan.alternatives, *notes),
     )
 
@@ -98,24 +97,25 @@ def _precision(signature: Signature) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def layouts_of_point(module: ir.Module, inner: Inner, point: Hybrid) -> dict[str, Any]:
-    """Return layouts of arguments and values: the batch over ``data``, the rest over ``tensor``."""
+def layouts_of_point(inner: Inner, point: Hybrid) -> tuple[tuple[str, TensorLayout], ...]:
+    """Return layouts of arguments: the batch over ``data``, the inner level's over ``tensor``.
+
+    Those of repeated layers are one pattern each.
+    """
     mesh = Mesh(((DATA, point.replicas), (TENSOR, point.tensor)))
     states = [
         (_batch(inner, node, point), *(state or (NONE,)))
         for node, state in enumerate(inner.states(point.tensor, point.microbatch))
     ]
-    layouts = Layouts(inner.lowered, states, mesh)
-    ranks = [len(value.shape) for value in inner.signature.arguments]
-    arguments = tuple(
+    values = inner.signature.arguments
+    ranks = [len(value.shape) for value in values]
+    shardings = Layouts(inner.lowered, states, mesh).arguments(ranks)
+    entries = [
         (value.name, TensorLayout(sharding, (int(value.role is not Role.INPUT),) * rank))
-        for value, sharding, rank in zip(
-            inner.signature.arguments, layouts.arguments(ranks), ranks, strict=True
-        )
+        for value, sharding, rank in zip(values, shardings, ranks, strict=True)
         if any(sharding.dims)
-    )
-    values = values_from_constraints(module, layouts.constraints()) if point.tensor > 1 else ()
-    return {"arguments": arguments, "values": values}
+    ]
+    return fold_entries(entries, [value.name for value in values])
 
 
 def _batch(inner: Inner, node: int, point: Hybrid) -> int:

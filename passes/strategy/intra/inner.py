@@ -33,7 +33,7 @@ from pai.runtime.topology import ClusterSpec
 BatchFactors = Mapping[int, frozenset[int]]
 """Per node, the factors that are the batch."""
 
-SOLVED = (1, 4, 16)
+SOLVED = (1, 4)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
 
 

@@ -21,6 +21,7 @@ from pai.dialects.program import Role, Signature, Value
 from pai.passes.partition import partition
 from pai.passes.partition.annotations import unsharded
 from pai.passes.partition.collectives.common import body_kind, bytes_of, collectives, definition
+from pai.passes.partition.fold import without_middle_layers
 from pai.passes.partition.report import LocalModule
 from pai.passes.rewrite import main_function, walk, where
 from pai.passes.strategy.candidates import input_extents
@@ -125,6 +126,24 @@ def microbatching(module: ir.Module, signature: Signature) -> Legality:
     _split_over_time(copy, signature, batch, pieces)
     local = partition(copy, Mesh(((TIME, pieces),)), gather_factors=False)
     return _judge(local, signature, batch)
+
+
+def folded_microbatching(module: ir.Module, signature: Signature) -> Legality:
+    """Return the same as ``microbatching``, from a few of the layers that repeat.
+
+    Where it is legal only the accumulators of those layers are listed; where it is not, the whole
+    step is looked at, so that operations are named as the user knows them.
+    """
+    reduced = without_middle_layers(module)
+    if reduced is not None:
+        part = Signature(
+            tuple(signature.arguments[i] for i in reduced.arguments),
+            tuple(signature.results[i] for i in reduced.results),
+        )
+        found = microbatching(reduced.module, part)
+        if found.ok:
+            return found
+    return microbatching(module, signature)
 
 
 def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces: int) -> None:
