@@ -128,6 +128,7 @@ def sharding_attr(
     priorities: Sequence[int | None] | None = None,
     open: bool | Sequence[bool] = False,  # noqa: A002
     ctx: ir.Context | None = None,
+    replicated: Sequence[AxisRef] = (),
 ) -> ir.Attribute:
     """Return ``#sdy.sharding<@mesh, [...]>``.
 
@@ -138,6 +139,7 @@ def sharding_attr(
             closed dimension without axes, so it is left out there.
         open: whether propagation may add axes, for all dimensions or for each.
         ctx: the MLIR context; the current one when None.
+        replicated: axes that propagation may add to no dimension.
     """
     rank = len(sharding.dims)
     opens = [open] * rank if isinstance(open, bool) else list(open)
@@ -151,7 +153,8 @@ def sharding_attr(
         )
         for axes, is_open, priority in zip(sharding.dims, opens, wanted, strict=True)
     ]
-    return sdy.TensorShardingAttr.get(mesh_name, dims, context=ctx)
+    kept = [axis_attr(axis, ctx) for axis in replicated]
+    return sdy.TensorShardingAttr.get(mesh_name, dims, kept, context=ctx)
 
 
 def sharding_list_attr(

@@ -94,7 +94,12 @@ def annotate(module: ir.Module, plan: Plan) -> None:
             if len(layout.sharding.dims) != rank:
                 raise rank_mismatch(argument, rank, len(layout.sharding.dims))
             attr = sdy.sharding_attr(
-                layout.sharding, name, layout.priorities or None, ctx=module.context
+                layout.sharding,
+                name,
+                layout.priorities or None,
+                open=bool(layout.kept),
+                ctx=module.context,
+                replicated=layout.kept,
             )
             inputs[index] = attr
             outputs |= dict.fromkeys(updating.get(argument, ()), attr)

@@ -22,10 +22,13 @@ class TensorLayout:
     Args:
         sharding: the axes of each dimension.
         priorities: per dimension, its priority (0 first) or None; () is none at all.
+        kept: axes along which the argument stays whole while propagation may add others; with no
+            sharding of its own, and in no file: ``[zero]`` says it there.
     """
 
     sharding: Sharding
     priorities: tuple[int | None, ...] = ()
+    kept: tuple[AxisRef, ...] = ()
 
     def priority(self, dim: int) -> int | None:
         """Return the priority of dimension ``dim``."""

@@ -30,11 +30,13 @@ def is_training(signature: Signature) -> bool:
 
 
 def expand_zero(plan: Plan, signature: Signature) -> Plan:
-    """Return ``plan`` with a layout for each argument that ``[zero]`` stores in shards.
+    """Return ``plan`` with a layout for each argument that ``[zero]`` speaks of.
 
-    The largest dimension that the axis divides and nothing splits takes the axis, with priority 1,
-    so that it is gathered where it is used (S. Rajbhandari et al., "ZeRO", SC 2020). An argument
-    whose layout already uses the axis stays as it is, and so does one that the axis cannot divide.
+    Where it is stored in shards, the largest dimension that the axis divides and nothing splits
+    takes the axis, with priority 1, so that it is gathered where it is used (S. Rajbhandari et al.,
+    "ZeRO", SC 2020). Where it is not, propagation may not split it along the axis either: without
+    that, parameters would follow their optimizer state, and stage 1 would be stage 3. An argument
+    whose layout the plan says stays so, and so does one that the axis cannot divide.
 
     Before: ``[zero] data = 3``. After, for ``w`` of 64x32: ``"w" = ["data p1", ""]``.
     """
@@ -43,14 +45,25 @@ def expand_zero(plan: Plan, signature: Signature) -> Plan:
     layouts = dict(plan.arguments)
     for axis, stage in plan.zero:
         for value in signature.arguments:
-            stored = stage >= PARAMETERS and value.role is Role.PARAMETER
-            if stored or (stage >= OPTIMIZER and value.name in state):
-                old = layouts.get(value.name, found.get(value.name))
-                new = _with_axis(value, old, axis, plan.mesh)
-                if new is not None:
-                    layouts[value.name] = new
+            if value.role is not Role.PARAMETER and value.name not in state:
+                continue
+            stored = stage >= (PARAMETERS if value.role is Role.PARAMETER else OPTIMIZER)
+            old = layouts.get(value.name, found.get(value.name))
+            new = (_with_axis if stored else _without_axis)(value, old, axis, plan.mesh)
+            if new is not None:
+                layouts[value.name] = new
     names = [value.name for value in signature.arguments if value.name in layouts]
     return replace(plan, arguments=tuple((name, layouts[name]) for name in names))
+
+
+def _without_axis(
+    value: Value, layout: TensorLayout | None, axis: str, mesh: Mesh
+) -> TensorLayout | None:
+    """Return the layout that keeps ``axis`` off; None when the plan says a layout."""
+    if mesh.size(axis) == 1 or (layout is not None and not layout.kept):
+        return None
+    kept = (*(layout.kept if layout else ()), AxisRef(axis))
+    return TensorLayout(Sharding.replicated(len(value.shape)), kept=tuple(dict.fromkeys(kept)))
 
 
 def _with_axis(

@@ -39,7 +39,8 @@ def with_insights(
     if plan.insights is not None:
         own = partial(_with_parameters, plan.insights, plan, module, signature)
         return replace(plan, insights=own)
-    return replace(plan, insights=partial(_insights, plan, _Recost(module, signature), cluster))
+    stored = expand_zero(plan, signature)
+    return replace(plan, insights=partial(_insights, stored, _Recost(module, signature), cluster))
 
 
 def _with_parameters(

@@ -1,11 +1,15 @@
 """A plan that a training step's search wrote is costed on load as it was when it was chosen."""
 
 import functools
+import math
 
 import pytest
 
 from jax_models import llama, program
+from pai.compiler.driver import clone, compile_model
+from pai.compiler.options import CompileOptions
 from pai.dialects.mlir import context, parse
+from pai.dialects.program import Program
 from pai.passes.simplify import simplify
 from pai.passes.strategy import load_plan
 from pai.passes.strategy.hybrid import HybridOptions
@@ -60,6 +64,31 @@ def test_an_edit_is_costed_by_the_same_model(tmp_path):
     choice = next(c for c in plan.insights().choices if c.name == "ZeRO 0")
     assert back.predicted.time_s == pytest.approx(choice.time_s)
     assert back.predicted.memory_bytes == pytest.approx(choice.memory_bytes, abs=8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "moments", "parameters"), [(0, 1, 1), (1, 8, 1), (2, 8, 1), (3, 8, 8)]
+)
+def test_zero_is_what_the_partitioned_module_stores(tmp_path, stage, moments, parameters):
+    """The file says [zero] and no layout: nothing follows by propagation that it does not say."""
+    module, signature = step()
+    text = f'[mesh]\ndata = 8\n[zero]\ndata = {stage}\n[patterns]\n"batch/*" = ["data p0", ""]\n'
+    path = write(tmp_path, text)
+    options = CompileOptions(devices=8, cluster="a100-80g-sxm", plan=path, stop_after="partition")
+    state = compile_model(Program("llama", clone(module), signature), options)
+    names = [value.name for value in signature.arguments]
+    layouts = dict(zip(names, state.local.argument_shardings, strict=True))
+    wanted = {
+        "m/head": moments,
+        "v/layers/0/mlp/up": moments,
+        "params/head": parameters,
+        "params/layers/0/mlp/up": parameters,
+    }
+    for name, shards in wanted.items():
+        made = [layouts[name].num_shards(d, state.plan.mesh) for d in range(2)]
+        assert math.prod(made) == shards, name
+    assert plan_from_toml(state.plan.to_toml()) == state.plan
+    assert state.plan.arguments == ()  # the file stays as it was written
 
 
 def test_an_edited_layout_is_partitioned(tmp_path):
