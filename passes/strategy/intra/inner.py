@@ -143,7 +143,9 @@ class Inner:
 
     def states(self, tensor: int, samples: int) -> tuple[State, ...]:
         """Return what every node splits over the tensor axis."""
-        near = max(size for size in SOLVED if size <= samples)
+        near = 1
+        while near * SOLVED <= samples:
+            near *= SOLVED
         key = (tensor, near)
         if key not in self._states:
             problem = for_samples(self.lowered, self.factors, near / self.batch)

@@ -9,6 +9,7 @@ result's cluster has, the result takes one after the other.
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from pai.dialects.sdy import (
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.intra.lower import Lowered
-from pai.passes.strategy.intra.merge import Link
+from pai.passes.strategy.intra.merge import Link, UnionFind
 from pai.passes.strategy.intra.problem import NONE, PARTIAL, Edge, Spec, State
 from pai.runtime.errors import PassFailure
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
@@ -91,30 +92,35 @@ class Layouts:
         first = self.major.get(self.lowered.node_of(value), ())
         return self.sharding(rank, self.value_spec(value), first)
 
-    def _major_axes(self) -> dict[int, list[int]]:
+    def _major_axes(self) -> dict[int, tuple[int, ...]]:
         """Return per node the axes that are major where several split a dimension.
 
-        They are those that the other end of an edge has too: the others are then gathered, or
-        sliced, without permuting devices. The largest tensors decide, and what is laid out alike
-        follows.
+        Nodes that an edge connects without moving anything have the same. They are what the other
+        ends of the edges that move something have too: the other axes are then gathered, or
+        sliced, without permuting devices. The most bytes decide.
         """
-        out: dict[int, list[int]] = {}
-        alike: list[tuple[int, int]] = []
-        for edge in sorted(
-            self.lowered.problem.edges,
-            key=lambda e: -e.count * e.itemsize * math.prod(e.shape),
-        ):
-            p = edge.source_spec(self.states[edge.source])
-            q = edge.target_spec(self.states[edge.target])
-            if p == q:
-                alike.append((edge.source, edge.target))
-                continue
-            same = [a for a in range(len(p)) if p[a] >= 0 and p[a] == q[a]]
+        edges = self.lowered.problem.edges
+        groups = UnionFind()
+        for _ in self.states:
+            groups.new()
+        votes: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)
+        specs = [
+            (e.source_spec(self.states[e.source]), e.target_spec(self.states[e.target]))
+            for e in edges
+        ]
+        for edge, (p, q) in zip(edges, specs, strict=True):
+            if p == q and _shares_dims(p):
+                groups.join(edge.source, edge.target)
+        for edge, (p, q) in zip(edges, specs, strict=True):
+            same = tuple(a for a in range(len(p)) if p[a] >= 0 and p[a] == q[a])
             for node, spec in ((edge.source, p), (edge.target, q)):
                 shared = {spec[a] for a in same}
-                if any(spec[a] in shared for a in range(len(p)) if a not in same):
-                    out.setdefault(node, same)
-        return _spread(out, alike)
+                if p != q and any(spec[a] in shared for a in range(len(p)) if a not in same):
+                    size = edge.count * edge.itemsize * math.prod(edge.shape)
+                    votes[groups.find(node)][same] += size
+        chosen = {group: max(c, key=lambda same: (c[same], same)) for group, c in votes.items()}
+        nodes = range(len(self.states))
+        return {n: chosen[groups.find(n)] for n in nodes if groups.find(n) in chosen}
 
     def constraints(self) -> tuple[Constraint, ...]:
         """Return the constraints on values inside, in the order of the operations."""
@@ -187,17 +193,10 @@ class Layouts:
         return self.sharding(rank, spec, self.major.get(node, ()))
 
 
-def _spread(known: dict[int, list[int]], alike: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
-    """Give nodes without an order that of a node laid out alike, again and again."""
-    changed = True
-    while changed:
-        changed = False
-        for pair in alike:
-            for a, b in (pair, pair[::-1]):
-                if a in known and b not in known:
-                    known[b] = known[a]
-                    changed = True
-    return known
+def _shares_dims(spec: Spec) -> bool:
+    """Whether several axes split one dimension."""
+    split = [dim for dim in spec if dim >= 0]
+    return len(split) > len(set(split))
 
 
 def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) -> None:
