@@ -333,7 +333,8 @@ def why_lost(lost: Prediction, chosen: Prediction, limit: int) -> str:
         need, have = bytes_text(lost.memory_bytes), bytes_text(limit)
         return f"needs {need} of {have} a device, most of it {largest(lost)}"
     if lost.time_s <= chosen.time_s:
-        return "as fast, but no smaller"
+        larger = lost.memory_bytes > chosen.memory_bytes
+        return "as fast, but needs more memory" if larger else "as fast, but no smaller"
     extra = {key: getattr(lost, key) - getattr(chosen, key) for key in TIMES}
     worst = max(extra, key=lambda key: extra[key])
     ratio = lost.time_s / chosen.time_s if chosen.time_s else math.inf

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pai.passes.strategy.plan_data import Plan, Prediction
 
 Predict = Callable[["Plan", ClusterSpec], "Prediction"]
-GROUPS = 6  # groups of parameters that are explained
+GROUPS = 6  # groups of parameters and states that are explained
+STATES = 2  # of them, groups of states, where there are so many
 BUDGET_S = 30.0  # wall time after which no further plan is costed
 
 
@@ -140,7 +141,7 @@ def analyze(
     """
     deadline = time.monotonic() + BUDGET_S
     sensitivities = tuple(_sensitivities(plan, cluster, predict))
-    groups = parameter_groups(plan, signature, shardings, uses)[:GROUPS]
+    groups = _largest(parameter_groups(plan, signature, shardings, uses))
     out = []
     for group in groups:
         late = time.monotonic() > deadline
@@ -196,13 +197,29 @@ def stored_groups(
         said[value.name].sharding if value.name in said else Sharding.replicated(len(value.shape))
         for value in signature.arguments
     ]
-    used = plan.predicted.memory_bytes
-    return tuple(
-        replace(group, other_bytes=used + group.num_bytes - group.local_bytes)
-        if group.is_split
-        else group
-        for group in parameter_groups(plan, signature, shardings, uses)[:GROUPS]
-    )
+    groups = _largest(parameter_groups(plan, signature, shardings, uses))
+    return tuple(_with_memory(group, plan) for group in groups)
+
+
+def _with_memory(group: ParameterGroup, plan: Plan) -> ParameterGroup:
+    """Return ``group`` with the memory of the other choice."""
+    used = plan.predicted.memory_bytes - group.local_bytes
+    if group.is_split:
+        return replace(group, other_bytes=used + group.num_bytes)
+    stored = _stored(group.shape, plan.mesh)
+    if stored is None:
+        return group
+    layout, axis = stored
+    part = math.prod(layout.sharding.local_shape(group.shape, plan.mesh)) / math.prod(group.shape)
+    return replace(group, other_bytes=used + int(part * group.num_bytes), other_axis=axis)
+
+
+def _largest(groups: Sequence[ParameterGroup]) -> list[ParameterGroup]:
+    """Return the largest groups: of parameters first, then of states, at least some of each."""
+    parameters = [group for group in groups if group.role is Role.PARAMETER]
+    states = [group for group in groups if group.role is not Role.PARAMETER]
+    kept = parameters[: max(GROUPS - STATES, GROUPS - len(states))]
+    return [*kept, *states[: GROUPS - len(kept)]]
 
 
 def _group_name(names: Sequence[str]) -> str:
