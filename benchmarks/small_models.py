@@ -30,7 +30,7 @@ SIZES: dict[str, tuple[Any, ...]] = {
 def program_of(model: str, *, train: bool) -> tuple[Program, dict[str, np.ndarray]]:
     """Return a model's step or forward pass with weights, and its inputs."""
     load_package("tests/models", "jax_models")
-    from jax_models import layouts, program, step  # noqa: PLC0415
+    from jax_models import layouts, program, step  # type: ignore[import-not-found]  # noqa: PLC0415
 
     module = layouts.load(model)
     config = module.Config(*SIZES[model])

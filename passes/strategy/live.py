@@ -253,14 +253,28 @@ class _Walk:
         for storage in carries:
             storage.pinned = False
         self.rename(carries, list(body.arguments))
-        # Values that change places at the end of the body take a copy; here they do not.
-        for value, storage in zip(self.block(body, carries), carries, strict=True):
-            if self.of.get(value) is not storage:
-                self.write(value, storage)
+        self.assign(self.block(body, carries), carries)
         _, outer = self.loops.pop()
         for storage in outer:
             self.touch(storage)
         self.rename(carries, step.results)
+
+    def assign(self, values: list[ir.Value], targets: list[_Storage]) -> None:
+        """Write all values to their targets as if at once; one of a cycle is kept aside."""
+        pairs = zip(values, targets, strict=True)
+        pending = [(value, target) for value, target in pairs if self.of.get(value) is not target]
+        saved: set[_Storage] = set()
+        while pending:
+            sources = [self.of.get(value) for value, _ in pending]
+            awaited = [s for s in sources if s is not None and s not in saved]
+            free = next((pair for pair in pending if pair[1] not in awaited), None)
+            if free is None:
+                target = pending[0][1]
+                self.storages.append(_Storage(target.size, "arena", self.clock, self.clock))
+                saved.add(target)
+                continue
+            pending.remove(free)
+            self.write(*free)
 
     def rename(self, carries: list[_Storage], values: Sequence[ir.Value]) -> None:
         for storage, value in zip(carries, values, strict=True):
