@@ -12,125 +12,33 @@ than they are.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pai.passes.strategy.kernels import Kernels
+from pai.passes.strategy.hybrid_point import (
+    FAMILIES,
+    OVERLAPPED,
+    Hybrid,
+    HybridCost,
+    network,
+    simulated,
+    slowest_kernels,
+)
 from pai.passes.strategy.memory import MemoryCost, State, memory_cost
-from pai.passes.strategy.placement import axis_orders, collective_time, send_time
+from pai.passes.strategy.placement import axis_orders
 from pai.passes.strategy.step import Execution, Network, StepCost, step_cost
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
-STAGE, DATA, TENSOR = "stage", "data", "tensor"
-
-OVERLAPPED = Execution(overlap_send=True, overlap_reduce=True)
-"""Software that hides transfers between stages and the reduction of gradients."""
-
 Workloads = Callable[[int, int], Workload | None]
 """The work of one device for a size of the tensor axis and a number of samples; None: no such."""
 
 
-@dataclass(frozen=True)
-class Hybrid:
-    """One point of the grid.
-
-    Args:
-        stages: pipeline stages.
-        virtual: chunks of layers on each device.
-        tensor: devices that share every layer.
-        replicas: data-parallel replicas.
-        microbatch: samples of one microbatch of one replica.
-        microbatches: microbatches of one replica in a step.
-        zero: ZeRO stage, 0 to 3.
-        recompute: what layers recompute: a name of ``Segment.recompute``.
-        order: the mesh axes, outermost first.
-    """
-
-    stages: int = 1
-    virtual: int = 1
-    tensor: int = 1
-    replicas: int = 1
-    microbatch: int = 1
-    microbatches: int = 1
-    zero: int = 0
-    recompute: str = "none"
-    order: tuple[str, ...] = (STAGE, DATA, TENSOR)
-
-    @property
-    def mesh(self) -> Mesh:
-        """The devices."""
-        sizes = {STAGE: self.stages, DATA: self.replicas, TENSOR: self.tensor}
-        return Mesh(tuple((name, sizes[name]) for name in self.order))
-
-    @property
-    def schedule(self) -> str:
-        """The name of the pipeline's schedule."""
-        if self.stages == 1:
-            return "none"
-        return "interleaved" if self.virtual > 1 else "1f1b"
-
-    @property
-    def name(self) -> str:
-        """A short name that tells it from all others."""
-        parts = [
-            f"stages={self.stages}" + (f"x{self.virtual}" if self.virtual > 1 else ""),
-            f"data={self.replicas}",
-            f"tensor={self.tensor}",
-            f"microbatches={self.microbatches}x{self.microbatch}",
-        ]
-        parts += [f"zero={self.zero}"] if self.zero else []
-        parts += [f"recompute={self.recompute}"] if self.recompute != "none" else []
-        return " ".join(parts)
-
-    @property
-    def execution(self) -> Execution:
-        """The same in the terms of ``step.py``, with all that can be hidden hidden."""
-        return self.run(OVERLAPPED)
-
-    def run(self, software: Execution) -> Execution:
-        """Return this point as software runs it, which ``software`` says all the rest about."""
-        return replace(
-            software,
-            stages=self.stages,
-            microbatches=self.microbatches,
-            virtual=self.virtual,
-            data=(DATA,),
-            replicas=self.replicas,
-            zero=self.zero,
-            recompute=self.recompute,
-            stage_axes=(STAGE,),
-        )
-
-
-@dataclass(frozen=True)
-class HybridCost:
-    """A point with what it costs."""
-
-    hybrid: Hybrid
-    step: StepCost
-    memory: MemoryCost
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of a step."""
-        return self.step.total
-
-
-FAMILIES: dict[str, Callable[[Hybrid], bool]] = {
-    "data parallel": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 0,
-    "ZeRO-1": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 1,
-    "ZeRO-2": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 2,
-    "ZeRO-3": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 3,
-    "tensor and data parallel": lambda h: h.stages == 1 and h.tensor > 1 and h.zero < 2,
-    "Megatron grid": lambda h: h.zero < 2,
-}
-"""The plain ways to spread a training step, which are always scored."""
-
+SIMULATED = 6
+"""How many of the fastest points are simulated, and ordered by that."""
 
 LARGE = 256
 """Devices from which on layers may be shared by those of two hosts."""
@@ -144,7 +52,7 @@ class HybridOptions:
         tensor: most devices that share a layer; 0 is those of a host, and of two on clusters of
             more than ``LARGE`` devices.
         stages: most pipeline stages.
-        microbatch: most samples of a microbatch.
+        microbatch: most samples of a microbatch; powers of two beyond are tried while they fit.
         virtual: numbers of chunks of a stage.
         zero: ZeRO stages; 2 and 3 go with one stage, because every microbatch would gather.
         recompute: names of choices of ``Segment.recompute``.
@@ -209,8 +117,7 @@ def search_hybrids(
     """
     grid = _Grid(workloads, batch, cluster, options)
     limit = cluster.memory_bytes * options.memory_share
-    points = dict.fromkeys((*grid.points(), *baselines))
-    scored = [(point, grid.memory(point)) for point in points]
+    scored = [(p, grid.memory(p)) for p in dict.fromkeys((*grid.points(), *baselines))]
     if not scored:
         raise InfeasiblePlan(
             f"a batch of {batch} cannot be spread over {cluster.num_devices} devices",
@@ -223,11 +130,16 @@ def search_hybrids(
         raise _infeasible(smallest, needs, limit, cluster)
     costs = [HybridCost(point, grid.step(point), memory) for point, memory in fitting]
     costs.sort(key=_rank)
-    families = tuple(
-        (name, next((cost for cost in costs if belongs(cost.hybrid)), None))
+    plain = {
+        name: next((cost for cost in costs if belongs(cost.hybrid)), None)
         for name, belongs in FAMILIES.items()
-    )
-    best = sorted((grid.placed(cost) for cost in costs[:keep]), key=_rank)
+    }
+    found = [grid.placed(cost) for cost in costs[:keep]]
+    chosen = dict.fromkeys([*sorted(found, key=_rank)[:SIMULATED], *filter(None, plain.values())])
+    known = {cost.hybrid: grid.simulated(cost) for cost in chosen}
+    families = tuple((name, cost and known[cost.hybrid]) for name, cost in plain.items())
+    rest = sorted((cost for cost in found if cost.hybrid not in known), key=_rank)
+    best = [*sorted(known.values(), key=_rank), *rest][:keep]
     return HybridResult(
         tuple(best), families, len(scored), grid.cost(smallest), tuple(map(grid.cost, baselines))
     )
@@ -242,32 +154,8 @@ def cost_hybrid(
     """Return what one point costs, whether it fits or not."""
     run = hybrid.run(options.software)
     step = step_cost(workload, run, slowest_kernels(cluster), network(hybrid, cluster))
-    return HybridCost(hybrid, step, memory_cost(workload, run, options.state))
-
-
-def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:
-    """Return the times of collectives over the axes of a point."""
-    mesh = hybrid.mesh
-    stride = mesh.num_devices // hybrid.stages if hybrid.order[0] == STAGE else 0
-
-    @functools.cache
-    def seconds(kind: str, num_bytes: float, axes: tuple[str, ...]) -> float:
-        if kind != "send":
-            return collective_time(kind, num_bytes, mesh, axes, cluster)
-        if stride and hybrid.stages > 1:
-            concurrent = min(stride, cluster.hosts[0].devices)
-            places = range(0, stride * (hybrid.stages - 1), stride)
-            times = [send_time(num_bytes, p, p + stride, cluster, concurrent) for p in places]
-            return sum(times) / len(times)
-        return collective_time("collective_permute", num_bytes, mesh, axes, cluster)
-
-    return seconds
-
-
-def slowest_kernels(cluster: ClusterSpec) -> Kernels:
-    """Return the clock of the slowest kind of device, by its f32 rate and bandwidth."""
-    kinds = {host.device for host in cluster.distinct_hosts}
-    return Kernels.of(min(kinds, key=lambda d: (d.flops("bf16"), d.memory_bandwidth, d.kind)))
+    cost = HybridCost(hybrid, step, memory_cost(workload, run, options.state))
+    return simulated(cost, workload, cluster, options.software, options.state)
 
 
 @dataclass
@@ -295,18 +183,30 @@ class _Grid:
         devices = self.cluster.num_devices
         most = self.options.tensor or self.cluster.hosts[0].devices * (1 + (devices > LARGE))
         for tensor in divisors(devices, most):
-            for microbatch in divisors(self.batch, self.options.microbatch):
+            for microbatch in self.microbatches():
                 workload = self.workload(tensor, microbatch)
                 if workload is None:
                     continue
-                for stages in divisors(devices // tensor, self.options.stages):
-                    point = Hybrid(
-                        stages=stages,
-                        tensor=tensor,
-                        replicas=devices // tensor // stages,
-                        microbatch=microbatch,
+                points = [
+                    point
+                    for stages in divisors(devices // tensor, self.options.stages)
+                    for point in self.schedules(
+                        Hybrid(stages, 1, tensor, devices // tensor // stages, microbatch), workload
                     )
-                    yield from self.schedules(point, workload)
+                ]
+                yield from points
+                if microbatch >= self.options.microbatch and not any(map(self.fits, points)):
+                    break
+
+    def microbatches(self) -> list[int]:
+        """Return the sizes of microbatches to try, ascending."""
+        most, powers = self.options.microbatch, (2**n for n in range(self.batch.bit_length()))
+        larger = [size for size in powers if size > most and self.batch % size == 0]
+        return [*divisors(self.batch, most), *larger]
+
+    def fits(self, point: Hybrid) -> bool:
+        """Whether the memory of a point fits."""
+        return self.memory(point).total <= self.cluster.memory_bytes * self.options.memory_share
 
     def schedules(self, point: Hybrid, workload: Workload) -> Iterator[Hybrid]:
         """Yield the ways to run a split: chunks, ZeRO stage, recompute."""
@@ -325,13 +225,16 @@ class _Grid:
                 if zero > 1 and point.stages > 1:
                     continue
                 for choice in choices:
-                    yield replace(
+                    full = replace(
                         point,
                         virtual=virtual,
                         microbatches=count,
                         zero=zero,
                         recompute=choice.name,
                     )
+                    yield full
+                    if point.stages > 1 and virtual == 1:
+                        yield replace(full, zero_bubble=True)
 
     def memory(self, point: Hybrid) -> MemoryCost:
         """Return the memory of a point."""
@@ -348,11 +251,16 @@ class _Grid:
         """Return time and memory of a point."""
         return HybridCost(point, self.step(point), self.memory(point))
 
+    def simulated(self, cost: HybridCost) -> HybridCost:
+        """Return a point with the time of its simulated step."""
+        work, options = self._of(cost.hybrid), self.options
+        return simulated(cost, work, self.cluster, options.software, options.state)
+
     def placed(self, cost: HybridCost) -> HybridCost:
         """Return a point in the order of axes on the cluster that is fastest."""
         orders = axis_orders(cost.hybrid.mesh.axes, self.cluster)
         points = [replace(cost.hybrid, order=tuple(name for name, _ in order)) for order in orders]
-        others = [HybridCost(point, self.step(point), cost.memory) for point in points]
+        others = [self.cost(point) for point in points]
         return min([cost, *others], key=lambda other: other.seconds)
 
     def _of(self, point: Hybrid) -> Workload:

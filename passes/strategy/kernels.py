@@ -19,6 +19,10 @@ from pai.runtime.topology import DeviceSpec
 TILES = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 0.93), (128, 64, 0.8), (64, 64, 0.65))
 """Rows, columns, and part of the best rate: smaller tiles read operands more often."""
 
+NARROW = 16
+"""Products with fewer rows or columns fill no matrix instruction: kernels of them use the vector
+units, whose rate is the f32 one, and no tiles."""
+
 BYTES = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2, "f8E4M3FN": 1, "f8E5M2": 1, "i8": 1}
 
 
@@ -116,6 +120,9 @@ class Kernels:
             for count in [math.ceil(dot.m / rows) * math.ceil(dot.n / columns)]
         )
         arithmetic = 2 * tiles * constants.units * dot.k / (self.peak(dot.dtype) * constants.gemm)
+        if min(dot.m, dot.n) < NARROW:
+            rate = min(self.peak(dot.dtype), self.peaks["f32"]) * constants.gemm
+            arithmetic = min(arithmetic, 2.0 * dot.batch * dot.m * dot.n * dot.k / rate)
         written = dot.batch * dot.m * dot.n * size / self.bandwidth
         read = dot.batch * (dot.m + dot.n) * dot.k * size / self.bandwidth
         busy = arithmetic + constants.epilogue * written

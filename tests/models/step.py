@@ -74,15 +74,14 @@ def arguments(
         only_shapes: shapes in place of values.
     """
     tree = model.weights(config)
-    batch = model.batch(config, size)
+    batch = model.batch(config, 1 if only_shapes else size)
     more = [model.statistics(config)] if hasattr(model, "statistics") else []
     count = np.int32(COUNT)
     if only_shapes:
         params, *more = [abstract(part, config.dtype) for part in (tree, *more)]
         moments = [abstract(tree)] * 2
-        batch, count = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype), (batch, count)
-        )
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), batch)
+        count = jax.ShapeDtypeStruct((), count.dtype)
     else:
         params, *more = [initialize(part, config.dtype) for part in (tree, *more)]
         moments = list(optimizer_state(tree)) if train else []

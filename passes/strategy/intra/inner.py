@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.partition.fold_graph import RESULT_BITS
-from pai.passes.strategy.hybrid import TENSOR
+from pai.passes.strategy.hybrid_point import TENSOR
 from pai.passes.strategy.intra.descent import descend
 from pai.passes.strategy.intra.ilp import Coster, Limits
 from pai.passes.strategy.intra.layouts import Constraint, Layouts
@@ -33,7 +33,7 @@ from pai.runtime.topology import ClusterSpec
 BatchFactors = Mapping[int, frozenset[int]]
 """Per node, the factors that are the batch."""
 
-SOLVED = (1, 4)
+SOLVED = (1, 4, 256, 16384)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
 
 
@@ -143,9 +143,7 @@ class Inner:
 
     def states(self, tensor: int, samples: int) -> tuple[State, ...]:
         """Return what every node splits over the tensor axis."""
-        near = 1
-        while near * SOLVED <= samples:
-            near *= SOLVED
+        near = max(size for size in SOLVED if size <= samples)
         key = (tensor, near)
         if key not in self._states:
             problem = for_samples(self.lowered, self.factors, near / self.batch)
