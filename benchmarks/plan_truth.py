@@ -1,14 +1,16 @@
 """What plans predict beside what comes of them: collectives and memory of ten small models.
 
-``python -m benchmarks.plan_truth [--models gpt2,moe] [--plans cpu,a100,zero,forward,intra]
+``python -m benchmarks.plan_truth [--models gpt2,moe] [--plans cpu,a100,tight,zero,forward,intra]
 [--json FILE]``
 
 Each row compiles a model for eight devices and runs the package on virtual devices. Plans: the one
-that the search chooses for a host of CPUs, the one for a host of A100s, ZeRO-3 by hand, and the
-search's for a forward pass. Collectives are counted by kind and group, with the bytes of the larger
-side of one device's tensors, three times: in the plan, in the report of the partitioner, and in the
-trace of the run. Memory is that of one device, in the plan and in the package: arguments, results
-with memory of their own, constants and the arena.
+that the search chooses for a host of CPUs, the one for a host of A100s, the one for A100s that hold
+twice the program's arguments and no more, ZeRO-3 by hand, and the search's for a forward pass.
+Collectives are counted by kind and group, with the bytes of the larger side of one device's
+tensors, three times: in the plan, in the report of the partitioner, and in the trace of the run.
+Memory is that of one device, in the plan and in the package: arguments, results with memory of
+their own (the next values of parameters and moments too, but where they are updated in place),
+constants and the arena.
 
 The last table holds the intra-operator program's own prediction to the module that its layouts
 make: bytes sent, and memory without the second copies of updated values, which it does not count.
@@ -18,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -32,19 +36,22 @@ from rich.table import Table
 
 from benchmarks.intra_truth import MESHES, IntraTruth, intra_table, measure_intra, pair_text
 from benchmarks.small_models import BATCH, SIZES, program_of
-from pai.compiler.driver import Compilation, compile_model
+from pai.compiler.driver import compile_model
 from pai.compiler.options import CompileOptions
 from pai.dialects.program import Role, Signature
 from pai.passes.partition.report import CollectiveUse, PartitionReport
+from pai.passes.schedule import ProgramCode, schedule
 from pai.passes.strategy.plan import Plan
+from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import PaiError
 from pai.runtime.executor import LoadedPackage, load
-from pai.runtime.package import Package, open_package
+from pai.runtime.package import open_package
 from pai.runtime.program import Collective, walk
 
 DEVICES = 8
 LIMIT = 0.1  # of the memory
-PLANS = ("cpu", "a100", "zero", "forward")
+PROFILES = Path(__file__).resolve().parent.parent / "runtime" / "profiles"
+PLANS = ("cpu", "a100", "tight", "zero", "forward")
 CLUSTERS = {"cpu": "cpu", "a100": "a100-80g-sxm", "zero": "cpu", "forward": "cpu"}
 Uses = dict[tuple[str, int], tuple[int, int]]
 """(kind, devices of a group or 0 for a permute) to how many and bytes of the larger side."""
@@ -87,36 +94,49 @@ class Truth:
         return sum(self.predicted.values()) / max(sum(self.held.values()), 1)
 
 
-def measure(model: str, plan: str, folder: Path) -> Truth:
-    """Compile and run a model under a plan.
+def measure(model: str, plan: str, folder: Path, *, run: bool = True) -> Truth:
+    """Compile a model under a plan and run it.
 
     Args:
         model: one of ``SIZES``.
         plan: one of ``PLANS``.
         folder: where the package goes.
+        run: make the package and run it; else stop when its program is known.
     """
     program, inputs = program_of(model, train=plan != "forward")
     path = None
     if plan == "zero":
         path = folder / "zero.toml"
         path.write_text(zero_plan(program.signature))
-    options = CompileOptions(devices=DEVICES, cluster=CLUSTERS[plan], plan=path, jobs=1)
-    state = compile_model(program, options, folder / f"{model}-{plan}.pai")
-    assert state.output is not None
-    package = open_package(state.output)
-    held = held_bytes(package)
+    cluster = tight_cluster(program.signature, folder) if plan == "tight" else CLUSTERS[plan]
+    output = folder / f"{model}-{plan}.pai" if run else None
+    last = "link" if run else "fuse"
+    options = CompileOptions(DEVICES, cluster, plan=path, stop_after=last, jobs=1)
+    state = compile_model(program, options, output)
+    code = open_package(output).code if output else schedule(state.local.module)
+    held = held_bytes(code, program.signature)
     copies = held.pop("copies")
+    uses = partitioned(state.local.report)
     return Truth(
         model,
         plan,
         state.plan.strategy or "by hand",
         planned(state.plan),
-        partitioned(state.local.report),
-        executed(state, inputs, folder),
+        uses,
+        executed(output, inputs, folder) if output else uses,
         predicted_bytes(state.plan),
         held,
         copies,
     )
+
+
+def tight_cluster(signature: Signature, folder: Path) -> str:
+    """Return a file of the A100 host whose devices hold twice the program's arguments only."""
+    whole = sum(math.prod(v.shape) * itemsize(v.dtype) for v in signature.arguments)
+    text = (PROFILES / "a100-80g-sxm.toml").read_text()
+    path = folder / "tight.toml"
+    path.write_text(re.sub(r"(?m)^memory = .*", f"memory = {2 * whole}", text))
+    return str(path)
 
 
 def zero_plan(signature: Signature) -> str:
@@ -147,14 +167,13 @@ def _larger(use: CollectiveUse) -> int:
     return use.bytes_per_device * (use.group_size if scatters else 1)
 
 
-def executed(state: Compilation, inputs: dict[str, np.ndarray], folder: Path) -> Uses:
-    """Run the package and return the collectives in the trace of the busiest device."""
-    assert state.output is not None
-    package = load(state.output, threads=1)
+def executed(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> Uses:
+    """Run a package and return the collectives in the trace of the busiest device."""
+    package = load(path, threads=1)
     trace = folder / "trace.json"
     results = package.trace(trace, inputs)
     if not all(np.isfinite(a).all() for a in results.values() if a.dtype.kind == "f"):
-        raise AssertionError(f"{state.output}: a result is not finite")
+        raise AssertionError(f"{path}: a result is not finite")
     found = [step for step in walk(package.code.code) if isinstance(step, Collective)]
     names = {f"{step.kind} #{number}": step for number, step in enumerate(found, 1)}
     counts: Counter[tuple[int, str]] = Counter()
@@ -202,22 +221,21 @@ def predicted_bytes(plan: Plan) -> dict[str, int]:
     }
 
 
-def held_bytes(package: Package) -> dict[str, int]:
-    """Return the memory of one device by what fills it, as the package is laid out.
+def held_bytes(code: ProgramCode, signature: Signature) -> dict[str, int]:
+    """Return the memory of one device by what fills it, as a package's program lays it out.
 
     ``copies`` are the outputs that hold the next value of an argument.
     """
-    code, manifest = package.code, package.manifest
     sizes = dict.fromkeys(("parameter", "state", "input"), 0)
-    for spec in manifest.arguments:
-        sizes[spec.role] += spec.local_bytes(manifest.mesh)
+    for number, argument in zip(code.arguments, signature.arguments, strict=True):
+        sizes[argument.role.value] += code.buffers[number].size
     spaces: Counter[str] = Counter()
     for buffer in code.buffers:
         spaces[buffer.space] += buffer.size
     copies = {
         number: code.buffers[number].size
-        for number, spec in zip(code.results, manifest.results, strict=True)
-        if spec.updates and code.buffers[number].space == "result"
+        for number, result in zip(code.results, signature.results, strict=True)
+        if result.updates and code.buffers[number].space == "result"
     }
     return {
         "parameters": sizes["parameter"],
