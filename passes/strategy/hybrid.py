@@ -37,9 +37,6 @@ Workloads = Callable[[int, int], Workload | None]
 """The work of one device for a size of the tensor axis and a number of samples; None: no such."""
 
 
-SIMULATED = 6
-"""How many of the fastest points are simulated, and ordered by that."""
-
 LARGE = 256
 """Devices from which on layers may be shared by those of two hosts."""
 
@@ -54,6 +51,7 @@ class HybridOptions:
         stages: most pipeline stages.
         microbatch: most samples of a microbatch; powers of two beyond are tried while they fit.
         virtual: numbers of chunks of a stage.
+        zero_bubble: whether gradients by weights may fill a pipeline's bubble.
         zero: ZeRO stages; 2 and 3 go with one stage, because every microbatch would gather.
         recompute: names of choices of ``Segment.recompute``.
         state: bytes of training state of a parameter.
@@ -66,6 +64,7 @@ class HybridOptions:
     stages: int = 128
     microbatch: int = 16
     virtual: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    zero_bubble: bool = True
     zero: tuple[int, ...] = (0, 1, 2, 3)
     recompute: tuple[str, ...] = ("none", "selective", "full")
     state: State = field(default_factory=State)
@@ -99,7 +98,7 @@ def search_hybrids(
     cluster: ClusterSpec,
     options: HybridOptions = HybridOptions(),
     *,
-    keep: int = 32,
+    keep: int = 16,
     baselines: Sequence[Hybrid] = (),
 ) -> HybridResult:
     """Return the fastest points of the grid that fit the memory.
@@ -109,7 +108,7 @@ def search_hybrids(
         batch: samples of a step, all replicas together.
         cluster: the devices; the slowest kind counts.
         options: what is tried.
-        keep: how many points to return.
+        keep: how many points to simulate and return.
         baselines: points of the user's that are scored too, in the grid or not.
 
     Raises:
@@ -134,15 +133,12 @@ def search_hybrids(
         name: next((cost for cost in costs if belongs(cost.hybrid)), None)
         for name, belongs in FAMILIES.items()
     }
-    found = [grid.placed(cost) for cost in costs[:keep]]
-    chosen = dict.fromkeys([*sorted(found, key=_rank)[:SIMULATED], *filter(None, plain.values())])
+    chosen = dict.fromkeys([*map(grid.placed, costs[:keep]), *filter(None, plain.values())])
     known = {cost.hybrid: grid.simulated(cost) for cost in chosen}
     families = tuple((name, cost and known[cost.hybrid]) for name, cost in plain.items())
-    rest = sorted((cost for cost in found if cost.hybrid not in known), key=_rank)
-    best = [*sorted(known.values(), key=_rank), *rest][:keep]
-    return HybridResult(
-        tuple(best), families, len(scored), grid.cost(smallest), tuple(map(grid.cost, baselines))
-    )
+    best = sorted(known.values(), key=_rank)[:keep]
+    theirs = tuple(known.get(point) or grid.simulated(grid.cost(point)) for point in baselines)
+    return HybridResult(tuple(best), families, len(scored), grid.cost(smallest), theirs)
 
 
 def cost_hybrid(
@@ -233,7 +229,7 @@ class _Grid:
                         recompute=choice.name,
                     )
                     yield full
-                    if point.stages > 1 and virtual == 1:
+                    if point.stages > 1 and virtual == 1 and self.options.zero_bubble:
                         yield replace(full, zero_bubble=True)
 
     def memory(self, point: Hybrid) -> MemoryCost:

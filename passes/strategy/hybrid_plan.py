@@ -9,17 +9,13 @@ from functools import partial
 from pai.passes.strategy.explain import why_lost
 from pai.passes.strategy.feasible import NARROWER
 from pai.passes.strategy.hybrid import (
-    DATA,
-    STAGE,
-    TENSOR,
-    Hybrid,
-    HybridCost,
     HybridOptions,
     HybridResult,
     Workloads,
     cost_hybrid,
     search_hybrids,
 )
+from pai.passes.strategy.hybrid_point import DATA, STAGE, TENSOR, Hybrid, HybridCost
 from pai.passes.strategy.insights import Choice, Insights, Sensitivity
 from pai.passes.strategy.plan import Alternative, Pipeline, Plan, Prediction, Stage
 from pai.passes.strategy.plan_segments import SegmentRange, chunk_to_text
@@ -145,6 +141,7 @@ def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
         microbatches=pipeline.microbatches,
         zero=zero.get(DATA, 0),
         recompute=choices.pop(),
+        zero_bubble=pipeline.schedule == "zero-bubble",
     )
     return replace(point, order=_order(plan, point))
 

@@ -15,13 +15,13 @@ from pai.dialects.mlir import ir
 from pai.dialects.program import Signature
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.explain import largest
-from pai.passes.strategy.hybrid import DATA, TENSOR
 from pai.passes.strategy.hybrid_plan import (
     HybridProblem,
     hybrid_insights,
     hybrid_of_plan,
     prediction_of_hybrid,
 )
+from pai.passes.strategy.hybrid_point import DATA, TENSOR
 from pai.passes.strategy.intra.inner import inner_search
 from pai.passes.strategy.plan import Plan, PlanFile, read_plan
 from pai.passes.strategy.plan_check import check_plan

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.annotate import has_shardings
-from pai.passes.strategy.hybrid import DATA, TENSOR, Hybrid, HybridOptions
+from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
+from pai.passes.strategy.hybrid_point import DATA, TENSOR, Hybrid
 from pai.passes.strategy.intra.inner import Inner, inner_search
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.problem import NONE

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from pai.passes.strategy.hybrid import Hybrid, HybridOptions, cost_hybrid
+from pai.passes.strategy.hybrid import HybridOptions, cost_hybrid
 from pai.passes.strategy.hybrid_plan import (
     HybridProblem,
     hybrid_of_plan,
@@ -12,6 +12,7 @@ from pai.passes.strategy.hybrid_plan import (
     search_or_suggest,
     smallest_changes,
 )
+from pai.passes.strategy.hybrid_point import Hybrid
 from pai.passes.strategy.plan import plan_from_toml
 from pai.passes.strategy.plan_segments import check_segments, parse_chunk
 from pai.passes.strategy.scaling import scaled

@@ -10,7 +10,8 @@ from benchmarks import load_package
 from pai.dialects.mlir import context, parse
 from pai.passes.simplify import simplify
 from pai.passes.strategy.auto_shard import signature_of
-from pai.passes.strategy.hybrid import Hybrid, cost_hybrid, search_hybrids
+from pai.passes.strategy.hybrid import cost_hybrid, search_hybrids
+from pai.passes.strategy.hybrid_point import Hybrid
 from pai.passes.strategy.intra.inner import batch_factors, for_samples, inner_search
 from pai.passes.strategy.transformer import Split, Transformer, transformer_workload
 from pai.passes.strategy.workload import Attention, Dot

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pai.passes.strategy.hybrid import Hybrid, cost_hybrid, network, slowest_kernels
+from pai.passes.strategy.hybrid import cost_hybrid
+from pai.passes.strategy.hybrid_point import Hybrid, network, slowest_kernels
 from pai.passes.strategy.kernels import Kernels
 from pai.passes.strategy.pipeline.timeline import StageDevices, timeline
 from pai.passes.strategy.pipeline.trace import write_trace
