@@ -144,6 +144,8 @@ def compile_model(
 def _import(state: Compilation) -> Compilation:
     model = state.model
     program = model if isinstance(model, Program) else frontends.load(model, state.options.shapes)
+    if state.options.stop_after == STAGES[-1]:
+        program.weights.require()
     return replace(state, _program=program, reference=to_text(program.module))
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from pai.dialects.mlir import ir
+from pai.runtime.errors import InvalidModel
 
 
 class Role(StrEnum):
@@ -54,12 +55,20 @@ class Weights:
 
     Args:
         loaders: name to a function that returns the array (usually a view of a mapped file).
+        absent: why there are none although the model has parameters; planning does without.
     """
 
     loaders: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict)
+    absent: InvalidModel | None = None
+
+    def require(self) -> None:
+        """Check that the values are there; raises InvalidModel."""
+        if self.absent is not None:
+            raise self.absent
 
     def load(self, name: str) -> np.ndarray:
         """Return the array of parameter ``name``; sub-byte and bool types one byte an element."""
+        self.require()
         return self.loaders[name]()
 
 

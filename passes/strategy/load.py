@@ -15,6 +15,7 @@ from pai.dialects.mlir import ir
 from pai.dialects.program import Signature
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.explain import largest
+from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import (
     HybridProblem,
     hybrid_insights,
@@ -29,7 +30,7 @@ from pai.passes.strategy.plan_values import check_values
 from pai.passes.strategy.plan_zero import expand_zero, is_training
 from pai.passes.strategy.search import predict_plan
 from pai.passes.strategy.staged import staged
-from pai.passes.strategy.step_plan import layouts_of_point
+from pai.passes.strategy.step_plan import layouts_of_point, state_of
 from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidInput, InvalidSharding
 from pai.runtime.topology import ClusterSpec
@@ -79,7 +80,8 @@ def _as_searched(
         return None
     if plan.patterns != layouts_of_point(inner, point):
         return None
-    problem = HybridProblem(inner, inner.batch, cluster)
+    options = HybridOptions(state=state_of(signature))
+    problem = HybridProblem(inner, inner.batch, cluster, options)
     cost = problem.cost(point)
     if cost is None:
         return None

@@ -11,10 +11,11 @@ again without microbatches, and the plan says so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from pai.dialects.mlir import ir
-from pai.dialects.program import Role, Signature
+from pai.dialects.program import Role, Signature, Value
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
@@ -22,11 +23,13 @@ from pai.passes.strategy.hybrid_point import DATA, TENSOR, Hybrid
 from pai.passes.strategy.intra.inner import Inner, inner_search
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.problem import NONE
+from pai.passes.strategy.memory import State
 from pai.passes.strategy.pipeline.microbatching import Legality, folded_microbatching
 from pai.passes.strategy.plan import Alternative, Plan, TensorLayout
 from pai.passes.strategy.plan_values import fold_entries
-from pai.passes.strategy.plan_zero import is_training
+from pai.passes.strategy.plan_zero import is_training, optimizer_state
 from pai.passes.strategy.search import choose_plan
+from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidInput
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
@@ -63,13 +66,13 @@ def choose_step_plan(
         module: the simplified global module; not changed.
         signature: its arguments and results.
         cluster: the devices.
-        options: what the outer level tries; everything when left out.
+        options: what the outer level tries, everything when left out; the state is the program's.
 
     Raises:
         InfeasiblePlan: when nothing fits.
         InvalidInput: when the inputs share no batch dimension.
     """
-    options = options or HybridOptions()
+    options = replace(options or HybridOptions(), state=state_of(signature))
     inner = inner_search(module, signature, cluster)
     problem = HybridProblem(inner, inner.batch, cluster, options)
     result = search_or_suggest(problem, _precision(signature))
@@ -90,6 +93,20 @@ def choose_step_plan(
         patterns=layouts_of_point(inner, point),
         alternatives=(*plan.alternatives, *notes),
     )
+
+
+def state_of(signature: Signature) -> State:
+    """Return the bytes of a parameter, its gradient, and what the step keeps beside it."""
+    learned = [v for v in signature.arguments if v.role is Role.PARAMETER]
+    kept = optimizer_state(signature)
+    elements = sum(math.prod(value.shape) for value in learned) or 1
+    parameter = sum(map(_bytes, learned)) / elements
+    beside = sum(_bytes(value) for value in signature.arguments if value.name in kept)
+    return State(parameter, parameter, beside / elements)
+
+
+def _bytes(value: Value) -> int:
+    return itemsize(value.dtype) * math.prod(value.shape)
 
 
 def _precision(signature: Signature) -> str:
