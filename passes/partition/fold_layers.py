@@ -14,14 +14,18 @@ the same shared value, or the member of the same chain at the same distance in l
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pai.passes.partition.fold_align import align
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK, Graph, Ints, node_of
+
+Bools = npt.NDArray[np.bool_]
 
 LEAST = 4
 TRIES = 4
@@ -56,48 +60,98 @@ class Layers:
 
 def find_layers(graph: Graph) -> Layers | None:
     """Return the repeated layers that hold the most operations, or None without any."""
+    return _best(graph, np.zeros(len(graph.signatures), bool), several=False)
+
+
+def _best(graph: Graph, taken: Bools, *, several: bool) -> Layers | None:
+    """Return the repeated layers that hold the most of the nodes that are not taken.
+
+    Args:
+        graph: the program.
+        taken: the nodes that are in no layer.
+        several: whether there may be several stacks of layers that partly look alike.
+    """
     users = graph.users()
     best: Layers | None = None
-    for seed in _seeds(graph):
-        found = _Chains(graph, users, len(seed)).grow(seed)
+    for seed in _seeds(graph, taken, several=several):
+        found = _Chains(graph, users, len(seed), taken).grow(seed)
         if found is not None and (best is None or _gain(found) > _gain(best)):
             best = found
-        if best is not None and 2 * _gain(best) > len(graph.signatures):
+        if best is not None and 2 * _gain(best) > len(graph.signatures) - taken.sum():
             break
     return best
+
+
+def find_stacks(graph: Graph) -> list[Layers]:
+    """Return repeated layers of several kinds, as an encoder's and a decoder's, most first.
+
+    Another kind is looked for where a quarter of the operations, and more, are in no layer.
+    """
+    out: list[Layers] = []
+    taken = np.zeros(len(graph.signatures), bool)
+    while (found := _best(graph, taken, several=True)) is not None:
+        out.append(found)
+        taken |= found.chain >= 0
+        if 4 * (len(taken) - taken.sum()) < len(taken):
+            break
+    return out
 
 
 def _gain(layers: Layers) -> int:
     return (layers.last - layers.first) * len(layers.chains)
 
 
-def _seeds(graph: Graph) -> Iterator[Ints]:
-    """Yield nodes that look alike and follow each other, the most frequent number first."""
+def _seeds(graph: Graph, taken: Bools, *, several: bool) -> Iterator[Ints]:
+    """Yield nodes that look alike and follow each other, the most frequent number first.
+
+    What looks alike in several stacks of layers is a seed of each of them.
+    """
     depths = graph.depths()
     tried: set[int] = set()
+    free = graph.arguments + np.flatnonzero(~taken[graph.arguments :])
     for rounds in ROUNDS:
-        colours = graph.colours(rounds)[graph.arguments :]
-        _, number, counts = np.unique(colours, return_inverse=True, return_counts=True)
+        _, number, counts = np.unique(
+            graph.colours(rounds)[free], return_inverse=True, return_counts=True
+        )
         totals = Counter({int(n): int(n * k) for n, k in Counter(counts.tolist()).items()})
         members = np.split(np.argsort(number, kind="stable"), np.cumsum(counts)[:-1])
         for size, _ in totals.most_common(TRIES):
             if size < LEAST or size in tried:
                 continue
-            for index in np.flatnonzero(counts == size):
-                nodes = members[index] + graph.arguments
-                nodes = nodes[np.argsort(depths[nodes], kind="stable")]
-                steps = np.diff(depths[nodes])[1:-1]
-                if steps[0] > 0 and np.all(steps == steps[0]):
-                    tried.add(size)
-                    yield nodes
-                    break
+            alike = [free[members[index]] for index in np.flatnonzero(counts == size)]
+            alike = [nodes[np.argsort(depths[nodes], kind="stable")] for nodes in alike]
+            found = next((seeds for nodes in alike if (seeds := _even(nodes, depths))), [])
+            if several and not found:
+                found = next((seeds for nodes in alike if (seeds := _runs(nodes, depths))), [])
+            tried |= {size} if found else set()
+            yield from found
+
+
+def _even(nodes: Ints, depths: Ints) -> list[Ints]:
+    """Return nodes, by depth, that follow each other at equal distances, but for the ends."""
+    steps = np.diff(depths[nodes])[1:-1]
+    return [nodes] if steps[0] > 0 and np.all(steps == steps[0]) else []
+
+
+def _runs(nodes: Ints, depths: Ints) -> list[Ints]:
+    """Return the parts of nodes, by depth, that follow each other at equal distances."""
+    steps = np.diff(depths[nodes])
+    ends = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(steps)]
+    return [
+        nodes[first : last + 1]
+        for first, last in itertools.pairwise(ends)
+        if last + 1 - first >= LEAST and steps[first] > 0
+    ]
 
 
 class _Chains:
     """Grows chains from a seed."""
 
-    def __init__(self, graph: Graph, users: list[list[tuple[int, int]]], count: int) -> None:
+    def __init__(
+        self, graph: Graph, users: list[list[tuple[int, int]]], count: int, taken: Bools
+    ) -> None:
         self.graph = graph
+        self.taken = taken
         self.users = users
         self.count = count
         self.middle = count // 2
@@ -124,7 +178,8 @@ class _Chains:
         """Enter a chain, without the members that are of another kind or in a chain already."""
         middle = nodes[self.middle]
         kind = self.signatures[middle]
-        fits = (nodes >= 0) & (self.signatures[nodes] == kind) & (self.chain[nodes] < 0)
+        free = (self.chain[nodes] < 0) & ~self.taken[nodes]
+        fits = (nodes >= 0) & (self.signatures[nodes] == kind) & free
         if not fits[self.middle] or not fits[self.middle - 1] or self._repeats(nodes[fits]):
             return
         nodes = np.where(fits, nodes, -1)

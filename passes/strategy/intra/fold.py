@@ -17,7 +17,7 @@ import numpy as np
 
 from pai.dialects.mlir import ir
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
-from pai.passes.partition.fold_layers import Layers, find_layers
+from pai.passes.partition.fold_layers import Layers, find_stacks
 from pai.passes.strategy.intra.graph import FlowGraph, Phase
 
 
@@ -52,9 +52,12 @@ class Folded:
 def fold_graph(graph: FlowGraph, *, fold: bool = True) -> Folded:
     """Return the classes of a graph's nodes; each node is its own when ``fold`` is not set."""
     flow = graph.flow
-    layers = find_layers(flow) if fold else None
-    chain = layers.chain.tolist() if layers is not None else [-1] * len(graph.names)
-    if layers is not None:
+    stacks = find_stacks(flow) if fold else []
+    chain, count = [-1] * len(graph.names), 0
+    for layers in stacks:
+        own = np.where(layers.chain >= 0, layers.chain + count, chain)
+        chain, count = own.tolist(), count + len(layers.chains)
+    if stacks:
         chain = _Joiner(graph, chain).run()
     numbers: dict[int, int] = {}
     classes: list[int] = []
@@ -69,7 +72,7 @@ def fold_graph(graph: FlowGraph, *, fold: bool = True) -> Folded:
         members[number].append(node)
         classes.append(number)
     operands = [_operands(graph, nodes, classes) for nodes in members]
-    crossing = _crossing(graph, layers, classes) if layers is not None else set()
+    crossing = set().union(*(_crossing(graph, layers, classes) for layers in stacks))
     sizes = Counter(len(m) for m, inside in zip(members, layered, strict=True) if inside)
     count = sizes.most_common(1)[0][0] if sizes else 1
     return Folded(graph, members, operands, classes, count, layered, crossing)
