@@ -38,7 +38,7 @@ from benchmarks.intra_truth import MESHES, IntraTruth, intra_table, measure_intr
 from benchmarks.small_models import BATCH, SIZES, program_of
 from pai.compiler.driver import compile_model
 from pai.compiler.options import CompileOptions
-from pai.dialects.program import Role, Signature
+from pai.dialects.program import Program, Role, Signature
 from pai.passes.partition.report import CollectiveUse, PartitionReport
 from pai.passes.schedule import ProgramCode, schedule
 from pai.passes.strategy.plan import Plan
@@ -71,6 +71,7 @@ class Truth:
         predicted: bytes of one device by role, of the plan.
         held: the same of the package.
         copies: bytes of updated values beside the old ones, in both as outputs.
+        first: sum of the first result of the run, the loss of a step; None without a run.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Truth:
     predicted: dict[str, int]
     held: dict[str, int]
     copies: int
+    first: float | None = None
 
     @property
     def collectives_agree(self) -> bool:
@@ -109,24 +111,45 @@ def measure(model: str, plan: str, folder: Path, *, run: bool = True) -> Truth:
         path = folder / "zero.toml"
         path.write_text(zero_plan(program.signature))
     cluster = tight_cluster(program.signature, folder) if plan == "tight" else CLUSTERS[plan]
-    output = folder / f"{model}-{plan}.pai" if run else None
     last = "link" if run else "fuse"
     options = CompileOptions(DEVICES, cluster, plan=path, stop_after=last, jobs=1)
+    return measure_program(program, inputs, options, folder, plan)
+
+
+def measure_program(
+    program: Program,
+    inputs: dict[str, np.ndarray],
+    options: CompileOptions,
+    folder: Path,
+    plan: str = "",
+) -> Truth:
+    """Compile a program and, if the options go so far, run it.
+
+    Args:
+        program: changed in place.
+        inputs: arrays by name.
+        options: up to the stage ``fuse`` or ``link``.
+        folder: where the package goes.
+        plan: what to call the plan.
+    """
+    output = folder / "model.pai" if options.stop_after == "link" else None
     state = compile_model(program, options, output)
     code = open_package(output).code if output else schedule(state.local.module)
     held = held_bytes(code, program.signature)
     copies = held.pop("copies")
     uses = partitioned(state.local.report)
+    run, first = executed(output, inputs, folder) if output else (uses, None)
     return Truth(
-        model,
+        program.name,
         plan,
         state.plan.strategy or "by hand",
         planned(state.plan),
         uses,
-        executed(output, inputs, folder) if output else uses,
+        run,
         predicted_bytes(state.plan),
         held,
         copies,
+        first,
     )
 
 
@@ -167,8 +190,11 @@ def _larger(use: CollectiveUse) -> int:
     return use.bytes_per_device * (use.group_size if scatters else 1)
 
 
-def executed(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> Uses:
-    """Run a package and return the collectives in the trace of the busiest device."""
+def executed(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> tuple[Uses, float]:
+    """Run a package; return the collectives that the busiest device traced, and the first result.
+
+    That is its sum.
+    """
     package = load(path, threads=1)
     trace = folder / "trace.json"
     results = package.trace(trace, inputs)
@@ -189,7 +215,8 @@ def executed(path: Path, inputs: dict[str, np.ndarray], folder: Path) -> Uses:
         )
         for number in range(package.num_devices)
     ]
-    return max(devices, key=lambda uses: sum(size for _, size in uses.values()))
+    busiest = max(devices, key=lambda uses: sum(size for _, size in uses.values()))
+    return busiest, float(next(iter(results.values())).sum())
 
 
 def _bytes(step: Collective, package: LoadedPackage) -> int:
@@ -266,6 +293,15 @@ def plan_table(rows: Sequence[Truth]) -> Table:
     return table
 
 
+def loss_spread(rows: Sequence[Truth]) -> float:
+    """Return how much the losses of a model's steps differ between plans at most, relatively."""
+    losses: dict[str, list[float]] = {}
+    for row in rows:
+        if row.first is not None and row.plan != "forward":
+            losses.setdefault(row.model, []).append(row.first)
+    return max((max(v) / min(v) - 1 for v in losses.values()), default=0.0)
+
+
 def _uses(uses: Uses) -> str:
     return ", ".join(
         f"{kind}{f'/{group}' if group else ''} {count}, {size / 1e3:.1f}"
@@ -321,6 +357,7 @@ def main() -> int:
                     file.write(line + "\n")
     console = Console(width=None if sys.stdout.isatty() else 250)
     console.print(plan_table(truths))
+    console.print(f"the losses of a model's steps differ by {loss_spread(truths):.1e} at most")
     console.print(intra_table(intra))
     for line in failed:
         console.print(line)
