@@ -15,7 +15,12 @@ from pai.passes.partition.partition import partition
 from pai.passes.partition.traffic import moved
 from pai.passes.simplify import simplify
 from pai.passes.strategy.cost import cost_local_module
-from pai.passes.strategy.intra.solution import IntraSolution, apply_solution, solve_intra
+from pai.passes.strategy.intra.solution import (
+    IntraOptions,
+    IntraSolution,
+    apply_solution,
+    solve_intra,
+)
 from pai.passes.strategy.search import prediction_of
 from pai.runtime.dtypes import itemsize
 from pai.runtime.mesh import Mesh
@@ -52,7 +57,7 @@ def measure_intra(model: str, sizes: tuple[int, ...], cluster: str = "cpu") -> I
     simplify(module)
     mesh = Mesh(tuple(zip(("data", "model"), sizes, strict=False)))
     devices = load_cluster(cluster, mesh.num_devices)
-    solution = solve_intra(module, signature, mesh, devices)
+    solution = solve_intra(module, signature, mesh, devices, options=IntraOptions(fused=False))
     annotated = clone(module)
     apply_solution(annotated, solution)
     local = partition(annotated, mesh)

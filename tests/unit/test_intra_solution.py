@@ -16,6 +16,7 @@ from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.partition.partition import partition
 from pai.passes.partition.traffic import moved
 from pai.passes.simplify import simplify
+from pai.passes.strategy.cost import cost_local_module
 from pai.passes.strategy.intra.ilp import Coster, evaluate, memory_bytes
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.lower import Lowered
@@ -168,6 +169,17 @@ def test_partitioning_moves_the_bytes_that_were_predicted(
         real[use.kind] += use.moved_bytes
     assert sum(real.values()) > 1e6
     assert sum(predicted.values()) == pytest.approx(sum(real.values()), rel=0.05)
+
+
+def test_a_module_as_written_holds_the_bytes_that_were_predicted() -> None:
+    module, solution = solve("gpt", (8,), fused=False)
+    _, fused = solve("gpt", (8,))
+    assert fused.memory_bytes < 0.6 * solution.memory_bytes
+    apply_solution(module, solution)
+    local = partition(module, solution.mesh)
+    cost = cost_local_module(local.module, solution.mesh, load_cluster("a100-80g-sxm", 8))
+    held = sum(cost.argument_bytes) + cost.peak_temporary_bytes
+    assert solution.memory_bytes == pytest.approx(held, rel=0.25)
 
 
 def test_the_workload_has_the_products_of_the_model() -> None:

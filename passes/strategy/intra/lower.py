@@ -29,6 +29,7 @@ class Lowered:
         merged: where it comes from.
         problem: nodes and edges.
         microbatches: parts in which the batch is run.
+        fused: see ``lower``.
         clusters: node by group of values.
         heavies: node by class of a heavy operation.
         factors: per node, the factor of each set of elements.
@@ -40,6 +41,7 @@ class Lowered:
     merged: Merged
     problem: Problem
     microbatches: int = 1
+    fused: bool = True
     clusters: dict[int, int] = field(default_factory=dict)
     heavies: dict[int, int] = field(default_factory=dict)
     factors: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -76,19 +78,21 @@ class Lowered:
         return folded.graph.names[folded.representative(number)]
 
 
-def lower(merged: Merged, microbatches: int = 1) -> Lowered:
+def lower(merged: Merged, microbatches: int = 1, *, fused: bool = True) -> Lowered:
     """Return the problem of a merged graph, without its memory (``memory.py``).
 
     Args:
         merged: the clusters and links.
         microbatches: parts in which the batch is run; what is gathered from storage for one part
             is gathered again for the next.
+        fused: whether attention is one kernel, and kernels of the backward pass compute again
+            what follows element by element from something saved.
     """
-    out = Lowered(merged, Problem([], []), microbatches)
+    out = Lowered(merged, Problem([], []), microbatches, fused)
     _clusters(out)
     _heavies(out)
     _edges(out)
-    out.scores = _attention(out)
+    out.scores = _attention(out) if fused else set()
     out.causal = bool(out.scores) and _is_causal(out)
     _products(out)
     _traffic(out)

@@ -20,6 +20,7 @@ from pai.passes.strategy.intra.rules import MOVING
 SMALL = 8
 """An operand this many times smaller than another does not count when values are recomputed."""
 FORWARD_END, UPDATE = "after the forward pass", "before the update"
+_VIEWS = frozenset({"stablehlo.reshape", "stablehlo.optimization_barrier"})
 _KEEPS = MOVING | {"stablehlo.convert"}
 
 
@@ -110,7 +111,9 @@ def _root(lowered: Lowered, value: int, *, whole: bool) -> int:
     while True:
         number = value >> RESULT_BITS
         name = lowered.name(number)
-        allowed = name in _KEEPS or (whole and number in merged.merging)
+        allowed = name in _VIEWS
+        if lowered.fused:
+            allowed = name in _KEEPS or (whole and number in merged.merging)
         if not allowed or name == "stablehlo.reduce":
             return value
         operands: Counter[int] = Counter()

@@ -50,6 +50,8 @@ class IntraOptions:
         microbatches: parts in which the batch is run: activations shrink, and what is gathered
             from storage is gathered for every part.
         recompute: ``none``, ``full``, or ``auto``: full where the memory binds and it is faster.
+        fused: whether the kernels are those of accelerators: attention is one, and element-wise
+            values are computed again instead of saved. Else the module counts as it is written.
         must_fit: raise when nothing fits the memory, instead of returning what exceeds it least.
     """
 
@@ -60,6 +62,7 @@ class IntraOptions:
     limits: Limits = field(default_factory=Limits)
     microbatches: int = 1
     recompute: str = "auto"
+    fused: bool = True
     must_fit: bool = True
 
 
@@ -169,10 +172,11 @@ def read_problem(
         module: simplified; not changed, and to be kept while the problem is in use.
         signature: its arguments and results.
         memory_limit_bytes: what one device may hold.
-        options: ``fold`` and ``microbatches`` count.
+        options: ``fold``, ``fused`` and ``microbatches`` count.
     """
     graph = read_module(main_function(module).operation, signature)
-    lowered = lower(merge(fold_graph(graph, fold=options.fold)), options.microbatches)
+    merged = merge(fold_graph(graph, fold=options.fold))
+    lowered = lower(merged, options.microbatches, fused=options.fused)
     add_memory(lowered, memory_limit_bytes, options.microbatches)
     return lowered
 
