@@ -29,6 +29,7 @@ from benchmarks import load_package
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = ROOT / "benchmarks" / "figures" / "search_time.png"
+GROWTH = ("layers", "devices", "axes")
 Row = dict[str, Any]
 
 
@@ -203,7 +204,7 @@ def plot(rows: list[Row], path: Path) -> None:
         panel.set(xlabel=label)
         if name == "devices":
             panel.set_xscale("log", base=2)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * max(row["cpu"] for row in rows if row["name"] in GROWTH))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("seconds of processor time")
     panels[0].legend(fontsize=8)

@@ -57,7 +57,7 @@ class IntraOptions:
 
     fold: bool = True
     orders: int = 1
-    refine_s: float = 10.0
+    refine_s: float = 20.0
     joint_states: int = 4000
     limits: Limits = field(default_factory=Limits)
     microbatches: int = 1
