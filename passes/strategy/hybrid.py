@@ -129,14 +129,16 @@ def search_hybrids(
         raise _infeasible(smallest, needs, limit, cluster)
     costs = [HybridCost(point, grid.step(point), memory) for point, memory in fitting]
     costs.sort(key=_rank)
-    plain = {
-        name: next((cost for cost in costs if belongs(cost.hybrid)), None)
-        for name, belongs in FAMILIES.items()
-    }
-    chosen = dict.fromkeys([*map(grid.placed, costs[:keep]), *filter(None, plain.values())])
+    plain = [next((c for c in costs if of(c.hybrid)), None) for of in FAMILIES.values()]
+    given = [cost for cost in costs if cost.hybrid in baselines]
+    chosen = dict.fromkeys([*map(grid.placed, costs[:keep]), *filter(None, plain), *given])
     known = {cost.hybrid: grid.simulated(cost) for cost in chosen}
-    families = tuple((name, cost and known[cost.hybrid]) for name, cost in plain.items())
-    best = sorted(known.values(), key=_rank)[:keep]
+    best = sorted(known.values(), key=_rank)
+    families = tuple(
+        (name, next((cost for cost in best if belongs(cost.hybrid)), None))
+        for name, belongs in FAMILIES.items()
+    )
+    best = best[:keep]
     theirs = tuple(known.get(point) or grid.simulated(grid.cost(point)) for point in baselines)
     return HybridResult(tuple(best), families, len(scored), grid.cost(smallest), theirs)
 
