@@ -142,9 +142,10 @@ def test_the_same_program_has_the_same_solution() -> None:
 
 
 def test_the_gap_is_small_and_known() -> None:
-    gap = solve("llama", (2, 4), refine_s=60.0)[1].gap
+    gap, proved = (solve("llama", (2, 4), refine_s=60.0, prove=p)[1].gap for p in (False, True))
     assert gap is not None
-    assert gap < 0.01
+    assert proved is not None
+    assert proved <= gap < 0.02
     assert solve("llama", (8,), refine_s=0)[1].gap == pytest.approx(0, abs=1e-3)
     assert solve("llama", (2, 4), refine_s=0)[1].gap is None
 

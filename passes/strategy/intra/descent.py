@@ -19,6 +19,8 @@ from pai.passes.strategy.intra.problem import NONE, Problem, State
 SWEEPS = 3
 ORDERS = 2
 TINY = 1e-6
+PROVE, PROVE_NODES = 0.001, 1000
+"""The relative gap from which on the whole program's tree is looked into, and how far."""
 
 
 @dataclass(frozen=True)
@@ -104,27 +106,44 @@ def joint(
     domains: Sequence[Sequence[State]],
     start: Sequence[State],
     limits: Limits,
+    *,
+    prove: bool = False,
 ) -> Solved | None:
     """Refine given states over all axes at once.
 
     The linear relaxation over all states gives the bound. It mixes few states, mostly one, in a
     node: the program over those and the given one is solved (as E. Danna et al., "Exploring
-    relaxation induced neighborhoods to improve MIP solutions", 2005).
+    relaxation induced neighborhoods to improve MIP solutions", 2005). With ``prove``, where
+    the two are far apart, some nodes of the whole program's tree say more; only their bound counts
+    when the time limit strikes them.
 
     Returns:
-        The states, with the relaxation's bound; None when the time limit struck before it.
+        The states, with the bound; None when the time limit struck before it.
     """
-    relaxed = Program(problem, coster, domains, problem.limit).relax(limits)
+    program = Program(problem, coster, domains, problem.limit)
+    relaxed = program.relax(limits)
     if relaxed is None:
         return None
     bound, mixed = relaxed
     near = [sorted({*some, state}) for some, state in zip(mixed, start, strict=True)]
     solved = Program(problem, coster, near, problem.limit).solve(limits, start)
+    if prove and solved.objective > bound * (1 + PROVE):
+        shorter = replace(limits, nodes=PROVE_NODES, seconds=limits.seconds)
+        proved = program.solve(shorter, solved.states)
+        bound = max(bound, proved.bound)
+        if not proved.timed_out and proved.objective < solved.objective:
+            solved = proved
     return replace(solved, bound=bound)
 
 
 def refine(
-    problem: Problem, coster: Coster, found: Descended, limits: Limits, most: int
+    problem: Problem,
+    coster: Coster,
+    found: Descended,
+    limits: Limits,
+    most: int,
+    *,
+    prove: bool = False,
 ) -> Descended:
     """Solve several axes at once: all of them, or every two when there are too many states.
 
@@ -134,6 +153,7 @@ def refine(
         found: where to start.
         limits: of each program.
         most: states of all nodes together for which all axes are solved at once.
+        prove: see ``joint``.
     """
     sizes = coster.prices.sizes
     axes = tuple(range(len(sizes)))
@@ -145,7 +165,7 @@ def refine(
             [s for s in states if all(s[a] == now[a] for a in axes if a not in chosen)]
             for states, now in zip(full, found.states, strict=True)
         ]
-        better = joint(problem, coster, domains, found.states, limits)
+        better = joint(problem, coster, domains, found.states, limits, prove=prove)
         bounds.append(better.bound if better is not None else None)
         stopped = found.timed_out or better is None or better.timed_out
         found = replace(found, timed_out=stopped)

@@ -46,6 +46,7 @@ class IntraOptions:
             then no gap is known for meshes of several axes.
         joint_states: most states of all nodes together for which all axes are solved at once;
             beyond, two at a time.
+        prove: look for a tighter bound where the relaxation's is far away, for ``refine_s`` more.
         limits: of each program over one axis.
         microbatches: parts in which the batch is run: activations shrink, and what is gathered
             from storage is gathered for every part.
@@ -59,6 +60,7 @@ class IntraOptions:
     orders: int = 1
     refine_s: float = 20.0
     joint_states: int = 4000
+    prove: bool = False
     limits: Limits = field(default_factory=Limits)
     microbatches: int = 1
     recompute: str = "auto"
@@ -225,7 +227,9 @@ class _Found:
         """Solve several axes at once."""
         limits = replace(options.limits, seconds=options.refine_s)
         problem = self.lowered.problem
-        best = refine(problem, self.coster, self.best, limits, options.joint_states)
+        best = refine(
+            problem, self.coster, self.best, limits, options.joint_states, prove=options.prove
+        )
         return replace(self, best=best)
 
 
