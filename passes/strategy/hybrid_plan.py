@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -60,7 +61,7 @@ def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
     """Return the fastest point as a plan; the plain families and the next best lost."""
     best = result.best[0]
     workload = problem.workloads(best.hybrid.tensor, best.hybrid.microbatch)
-    plan = plan_of_hybrid(best, workload)
+    plan = plan_of_hybrid(best, workload, problem.cluster)
     others = {cost.hybrid.name: ("", cost) for cost in result.best[1:]}
     for name, cost in result.families:
         if cost is not None and cost.hybrid != best.hybrid:
@@ -86,18 +87,21 @@ def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
     )
 
 
-def plan_of_hybrid(cost: HybridCost, workload: Workload | None) -> Plan:
+def plan_of_hybrid(
+    cost: HybridCost, workload: Workload | None, cluster: ClusterSpec | None = None
+) -> Plan:
     """Return one point as a plan, with its cost.
 
     Args:
         cost: the point.
         workload: its work, whose segments the stages share out; None leaves that open.
+        cluster: the devices, which say where stages of several kinds are.
     """
     point = cost.hybrid
     inside = tuple((name, size) for name, size in point.mesh.axes if name != STAGE)
     layers = max(workload.segments, key=lambda s: s.repeat).name if workload else "*"
     recompute = ((layers, point.recompute),) if point.recompute != "none" else ()
-    parts = _stages(point, workload) if workload else ()
+    parts = _stages(cost, workload, cluster) if workload else ()
     return Plan(
         mesh=Mesh(inside),
         zero=((DATA, point.zero),) if point.zero else (),
@@ -178,34 +182,67 @@ def prediction_of_hybrid(cost: HybridCost) -> Prediction:
     )
 
 
-def _stages(point: Hybrid, workload: Workload) -> tuple[Stage, ...]:
+def _stages(cost: HybridCost, workload: Workload, cluster: ClusterSpec | None) -> tuple[Stage, ...]:
     """Return what each stage holds and where; () when there is nothing to say."""
-    chunks = _chunks(point, workload) if point.stages > 1 else []
+    point = cost.hybrid
+    chunks = _chunks(cost, workload) if point.stages > 1 else []
     if point.stages == 1 or not (chunks or point.order[0] != STAGE):
         return ()
+    devices = _by_kind(cost, cluster) or [_devices(point, stage) for stage in range(point.stages)]
     return tuple(
-        Stage(tuple(chunks[stage :: point.stages]), devices=_devices(point, stage))
+        Stage(tuple(chunks[stage :: point.stages]), devices=devices[stage])
         for stage in range(point.stages)
     )
 
 
-def _chunks(point: Hybrid, workload: Workload) -> list[str]:
+def _by_kind(cost: HybridCost, cluster: ClusterSpec | None) -> list[tuple[int, ...]]:
+    """Return the devices of each stage where stages are of several kinds; [] otherwise."""
+    kinds = [kind for _, _, kind in cost.cuts]
+    if len(set(kinds)) < 2 or cluster is None:
+        return []
+    each = cost.hybrid.tensor * cost.hybrid.replicas
+    free: dict[str, list[int]] = {}
+    for number, device in enumerate(cluster.devices):
+        free.setdefault(device.kind, []).append(number)
+    out = []
+    for kind in kinds:
+        out.append(tuple(free[kind][:each]))
+        del free[kind][:each]
+    return out
+
+
+def _chunks(cost: HybridCost, workload: Workload) -> list[str]:
     """Return the segments of each virtual stage; [] when they share layers."""
+    unfolded = [(s.name, n) for s in workload.segments for n in range(s.repeat)]
+    repeats = {segment.name: segment.repeat for segment in workload.segments}
+    point = cost.hybrid
+    cuts = [(first, end) for first, end, _ in cost.cuts] or _even_cuts(point, workload)
+    out = []
+    for first, end in cuts:
+        held: dict[str, list[int]] = {}
+        for name, number in unfolded[first:end]:
+            held.setdefault(name, []).append(number)
+        ranges = [
+            SegmentRange(name, numbers[0], numbers[-1] + 1)
+            if repeats[name] > 1
+            else SegmentRange(name)
+            for name, numbers in held.items()
+        ]
+        out.append(chunk_to_text(ranges))
+    return out
+
+
+def _even_cuts(point: Hybrid, workload: Workload) -> list[tuple[int, int]]:
+    """Return the cuts of layers spread evenly; [] when stages would share layers."""
     segments = list(workload.segments)
     place = max(range(len(segments)), key=lambda i: segments[i].repeat)
     counts = spread(segments[place].repeat, point.stages * point.virtual)
     if any(count < 1 for count in counts):
         return []
-    chunks, start = [], 0
-    for number, count in enumerate(map(int, counts)):
-        held = [SegmentRange(segments[place].name, start, start + count)]
-        if number == 0:
-            held = [*(SegmentRange(s.name) for s in segments[:place]), *held]
-        if number == len(counts) - 1:
-            held += [SegmentRange(s.name) for s in segments[place + 1 :]]
-        chunks.append(chunk_to_text(held))
-        start += count
-    return chunks
+    before = sum(segment.repeat for segment in segments[:place])
+    ends = list(itertools.accumulate(map(int, counts), initial=before))
+    ends[0], ends[-1] = 0, sum(segment.repeat for segment in segments)
+    return list(itertools.pairwise(ends))
 
 
 def _devices(point: Hybrid, stage: int, *, always: bool = False) -> tuple[int, ...]:

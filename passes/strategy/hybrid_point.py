@@ -17,7 +17,7 @@ from pai.passes.strategy.placement import collective_time, send_time
 from pai.passes.strategy.step import Execution, Network, StepCost
 from pai.passes.strategy.workload import Workload
 from pai.runtime.mesh import Mesh
-from pai.runtime.topology import ClusterSpec
+from pai.runtime.topology import ClusterSpec, DeviceSpec
 
 STAGE, DATA, TENSOR = "stage", "data", "tensor"
 
@@ -105,11 +105,20 @@ class Hybrid:
 
 @dataclass(frozen=True)
 class HybridCost:
-    """A point with what it costs."""
+    """A point with what it costs.
+
+    Args:
+        hybrid: the point.
+        step: seconds of its step.
+        memory: bytes of a device.
+        cuts: of a simulated pipeline, per virtual stage: first segment of the unfolded chain, the
+            one behind its last, and the kind of its devices.
+    """
 
     hybrid: Hybrid
     step: StepCost
     memory: MemoryCost
+    cuts: tuple[tuple[int, int, str], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -147,8 +156,14 @@ def simulated(
     found = course(cost.hybrid, workload, cluster, software, state)
     if found is None:
         return cost
+    cuts = tuple((stage.first, stage.end, stage.submesh.kind) for stage in found.plan.stages)
     bubble = cost.step.bubble + found.seconds - cost.step.total
-    return replace(cost, step=replace(cost.step, bubble=max(0.0, bubble)))
+    if bubble >= 0:
+        return replace(cost, step=replace(cost.step, bubble=bubble), cuts=cuts)
+    # Faster devices than the slowest kind's do part of the work.
+    share = found.seconds / (cost.step.total - cost.step.bubble)
+    parts = {name: share * seconds for name, seconds in vars(cost.step).items()}
+    return replace(cost, step=replace(cost.step, **parts | {"bubble": 0.0}), cuts=cuts)
 
 
 def course(
@@ -172,9 +187,26 @@ def course(
     """
     if point.stages == 1:
         return None
-    devices = StageDevices(slowest_kernels(cluster), cluster.memory_bytes, point.stages)
     run, links = point.run(software), network(point, cluster)
-    return timeline(workload, run, [devices], links, state=state, bars=bars)
+    return timeline(workload, run, stage_devices(point, cluster), links, state=state, bars=bars)
+
+
+def stage_devices(point: Hybrid, cluster: ClusterSpec) -> list[StageDevices]:
+    """Return the kinds of devices that stages can be made of.
+
+    Chunks, and stages that would have to mix kinds, take all devices for the slowest kind.
+    """
+    each = point.tensor * point.replicas
+    counts: dict[DeviceSpec, int] = {}
+    for host in cluster.hosts:
+        counts[host.device] = counts.get(host.device, 0) + host.devices
+    whole = all(count % each == 0 for count in counts.values())
+    if point.virtual > 1 or len(counts) == 1 or not whole:
+        return [StageDevices(slowest_kernels(cluster), cluster.memory_bytes, point.stages)]
+    return [
+        StageDevices(Kernels.of(device), device.memory_bytes, count // each)
+        for device, count in counts.items()
+    ]
 
 
 def network(hybrid: Hybrid, cluster: ClusterSpec) -> Network:

@@ -152,3 +152,26 @@ def test_a_narrower_type_is_named_only_where_it_is_enough():
         cluster = scaled(given.cluster, memory=share / given.cluster.memory_bytes)
         text = smallest_changes(replace(given, cluster=cluster), "f32")
         assert ("parameters of bf16 instead of f32" in text) == named
+
+
+def test_stages_of_unlike_devices_hold_unlike_numbers_of_layers():
+    """8 A100 and 8 V100: the faster ones have more layers, and the plan says where stages are."""
+    fast, slow = load_cluster("a100-40g-sxm", 8), load_cluster("v100-32g-p3dn", 8)
+    cluster = replace(fast, hosts=fast.hosts + slow.hosts)
+    model = Transformer(layers=24, hidden=2048, heads=16, vocab=51200, seq=1024)
+
+    def workloads(tensor, microbatch):
+        return transformer_workload(model, microbatch, Split(tensor, 1, tensor > 1))
+
+    point = Hybrid(stages=2, tensor=1, replicas=8, microbatch=4, microbatches=8)
+    cost = cost_hybrid(point, workloads(1, 4), cluster)
+    even = cost_hybrid(point, workloads(1, 4), replace(cluster, hosts=slow.hosts * 2))
+    assert cost.seconds * 1.2 < even.seconds
+    parts = plan_of_hybrid(cost, workloads(1, 4), cluster).pipeline.parts
+    counts = [sum(end - first for first, end, k in cost.cuts if k == kind) for kind in kinds(cost)]
+    assert max(counts) > 1.3 * min(counts)
+    assert sorted(number for part in parts for number in part.devices) == list(range(16))
+
+
+def kinds(cost):
+    return sorted({kind for _, _, kind in cost.cuts})
