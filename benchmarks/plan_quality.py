@@ -26,23 +26,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.models_at_size import MODELS, ModelCase, megatron, read_model
 from benchmarks.published.case import Case, Option, Setup
 from benchmarks.published.network import cluster_of
 from benchmarks.published.tables import read_cases
 from pai.passes.strategy.calibration import calibration
-from pai.passes.strategy.hybrid import (
-    Hybrid,
-    HybridCost,
-    HybridOptions,
-    HybridResult,
-    Workloads,
-    search_hybrids,
-)
+from pai.passes.strategy.hybrid import HybridOptions, HybridResult, Workloads, search_hybrids
+from pai.passes.strategy.hybrid_point import Hybrid, HybridCost
 from pai.passes.strategy.transformer import Split, transformer_workload
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
 
 TABLES = ("sc21", "korthikanti", "mcore_h100", "llama3_h100", "alpa_v100")
+PLAIN = ("data parallel", "ZeRO-1", "ZeRO-2", "ZeRO-3", "tensor and data parallel")
 GIB = 2**30
 
 
@@ -108,6 +104,39 @@ class Comparison:
         return difference(self.hand, self.ours)
 
 
+@dataclass(frozen=True)
+class ModelComparison:
+    """A model's plan of ours and the plain ones.
+
+    Args:
+        model: its name.
+        devices: how many of which kind.
+        batch: samples of a step.
+        parameters: elements.
+        ours: the best of the search.
+        plain: the best of each plain kind by name; None when none fits.
+        read_s: seconds to lower, read and fold it.
+        search_s: seconds of the search.
+    """
+
+    model: str
+    devices: str
+    batch: int
+    parameters: int
+    ours: Scored
+    plain: tuple[tuple[str, Scored | None], ...]
+    read_s: float
+    search_s: float
+
+    @property
+    def closest(self) -> tuple[str, Scored]:
+        """The fastest plain plan."""
+        return min(
+            ((name, cost) for name, cost in self.plain if cost is not None),
+            key=lambda pair: pair[1].seconds,
+        )
+
+
 def difference(hand: Scored, ours: Scored) -> str:
     """Return where the largest parts of the difference are, in percent of the hand plan's step."""
     moved = {name: ours.parts[name] - hand.parts[name] for name in hand.parts}
@@ -155,6 +184,7 @@ def options_of(option: Option) -> HybridOptions:
         state=setup.state,
         memory_share=setup.memory().total / option.memory,
         software=setup.run,
+        zero_bubble=False,
     )
 
 
@@ -250,3 +280,93 @@ def print_published(console: Console, rows: Sequence[Comparison]) -> None:
             f"{row.search_s:.1f}",
         )
     console.print(table)
+
+
+def compare_model(case: ModelCase) -> ModelComparison:
+    """Return a model's plan and the plain ones."""
+    start = time.perf_counter()
+    read = read_model(case)
+    lowered = time.perf_counter()
+    given = tuple(case.hand.values())
+    found = search_hybrids(read.inner, case.batch, case.cluster, case.options, baselines=given)
+    searched = time.perf_counter()
+    plain: list[tuple[str, Scored | None]] = [
+        (name, Scored.of(cost) if cost else None) for name, cost in found.families if name in PLAIN
+    ]
+    split, options = megatron(read)
+    with contextlib.suppress(InfeasiblePlan):
+        hand = search_hybrids(split, case.batch, case.cluster, options).best[0]
+        plain.append(("Megatron", Scored.of(hand)))
+    named = zip(case.hand, found.baselines, strict=True)
+    plain += [(name, Scored.of(cost)) for name, cost in named]
+    return ModelComparison(
+        case.name,
+        f"{case.devices} {case.profile.split('-')[0]}",
+        case.batch,
+        read.parameters,
+        Scored.of(found.best[0]),
+        tuple(plain),
+        lowered - start,
+        searched - lowered,
+    )
+
+
+def print_models(console: Console, rows: Sequence[ModelComparison]) -> None:
+    """Print the comparisons of models: how many times as fast ours is as each plain plan."""
+    table = Table(
+        title="models from StableHLO: ours and plain plans, modelled", title_justify="left"
+    )
+    for column in ("model", "devices", "our plan", "best other plan", "what changes, of its step"):
+        table.add_column(column, overflow="fold")
+    names = list(dict.fromkeys(name for row in rows for name, _ in row.plain))
+    for column in ("batch", "ours s", "GiB", *names, "read s", "search s"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        name, other = row.closest
+        table.add_row(
+            row.model,
+            row.devices,
+            row.ours.plan,
+            f"{name}: {other.plan}",
+            difference(other, row.ours),
+            str(row.batch),
+            f"{row.ours.seconds:.3f}",
+            f"{row.ours.memory / GIB:.1f}",
+            *(_ratio(row, name) for name in names),
+            f"{row.read_s:.1f}",
+            f"{row.search_s:.1f}",
+        )
+    console.print(table)
+
+
+def _ratio(row: ModelComparison, name: str) -> str:
+    plain = dict(row.plain)
+    if name not in plain:
+        return ""
+    cost = plain[name]
+    return f"{cost.seconds / row.ours.seconds:.2f}" if cost else "no memory"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.plan_quality")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--only", choices=("published", "models"), help="one of the two tables")
+    parser.add_argument("--rows", default="", help="text in the names of rows")
+    options = parser.parse_args()
+    console = Console(width=None if Console().is_terminal else 240)
+    figures: dict[str, Any] = {}
+    if options.only != "models":
+        rows = compare_published(options.rows)
+        print_published(console, rows)
+        figures["published"] = [asdict(row) | {"ratio": row.ratio} for row in rows]
+    if options.only != "published":
+        models = [compare_model(case) for case in MODELS if options.rows in case.name]
+        print_models(console, models)
+        figures["models"] = [asdict(row) for row in models]
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
