@@ -19,6 +19,7 @@ from pai.passes.strategy.intra.lower import Lowered
 from pai.passes.strategy.intra.memory import boundaries, held, saved
 from pai.passes.strategy.intra.problem import PARTIAL, Node, Product, State, steps
 from pai.passes.strategy.intra.segments import AFTER, BEFORE, LAYER
+from pai.passes.strategy.kernels import BYTES
 from pai.passes.strategy.workload import (
     Attention,
     Collective,
@@ -222,13 +223,27 @@ class Tasks:
         }
         choices = [Recompute("none", found.saved / repeat)]
         if name == LAYER and found.boundary:
-            choices.append(Recompute("full", found.boundary / repeat, parts["forward"]))
+            choices += _recomputed(found.boundary / repeat, parts["forward"])
         output = found.boundary if name == LAYER else self.found[LAYER].boundary
         return Segment(
             name, parts["forward"], parts["backward"], parts["weight_backward"], repeat,
             found.parameters / repeat, tuple(choices),
             0.0 if name == AFTER else output / self.folded.layers, 2 * found.largest,
         )  # fmt: skip
+
+
+def _recomputed(boundary: float, forward: tuple[Task, ...]) -> list[Recompute]:
+    """Return what a layer may do again: everything, or all but attention, whose result is kept.
+
+    Fused attention is much work for its memory (W. Liang et al., "TorchTitan", 2024, keep it too).
+    """
+    full = Recompute("full", boundary, forward)
+    kept = [task for task in forward if isinstance(task, Attention)]
+    if not kept:
+        return [full]
+    size = sum(task.batch * task.query * task.head * BYTES.get(task.dtype, 4) for task in kept)
+    others = tuple(task for task in forward if not isinstance(task, Attention))
+    return [Recompute("selective", boundary + size, others), full]
 
 
 def _counted(task: Task, count: float) -> Task:
