@@ -8,8 +8,9 @@ import random
 
 import pytest
 
+from pai.passes.strategy.intra.coster import Coster, evaluate
 from pai.passes.strategy.intra.descent import descend, joint
-from pai.passes.strategy.intra.ilp import Coster, Limits, Program, evaluate
+from pai.passes.strategy.intra.ilp import Limits, Program
 from pai.passes.strategy.intra.prices import Prices
 from pai.passes.strategy.intra.problem import (
     NONE,

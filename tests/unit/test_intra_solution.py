@@ -17,7 +17,7 @@ from pai.passes.partition.partition import partition
 from pai.passes.partition.traffic import moved
 from pai.passes.simplify import simplify
 from pai.passes.strategy.cost import cost_local_module
-from pai.passes.strategy.intra.ilp import Coster, evaluate, memory_bytes
+from pai.passes.strategy.intra.coster import Coster, evaluate, memory_bytes
 from pai.passes.strategy.intra.layouts import Layouts
 from pai.passes.strategy.intra.lower import Lowered
 from pai.passes.strategy.intra.problem import NONE, State

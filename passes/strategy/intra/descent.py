@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pai.passes.strategy.intra.ilp import Coster, Limits, Program, Solved, evaluate
+from pai.passes.strategy.intra.coster import Coster, evaluate
+from pai.passes.strategy.intra.ilp import Limits, Program, Solved
 from pai.passes.strategy.intra.problem import NONE, Problem, State
 
 SWEEPS = 3

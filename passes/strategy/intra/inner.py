@@ -17,8 +17,9 @@ from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.hybrid_point import TENSOR
+from pai.passes.strategy.intra.coster import Coster
 from pai.passes.strategy.intra.descent import descend
-from pai.passes.strategy.intra.ilp import Coster, Limits
+from pai.passes.strategy.intra.ilp import Limits
 from pai.passes.strategy.intra.layouts import Constraint, Layouts
 from pai.passes.strategy.intra.lower import Lowered
 from pai.passes.strategy.intra.prices import Prices

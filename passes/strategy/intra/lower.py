@@ -6,7 +6,7 @@ import functools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
-from pai.passes.partition.fold_graph import RESULT_BITS
+from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.strategy.intra.graph import Phase
 from pai.passes.strategy.intra.merge import End, Link, Merged
 from pai.passes.strategy.intra.problem import NONE, Edge, Node, Problem, Product, Traffic
@@ -278,50 +278,55 @@ def _narrowest(out: Lowered, fused: set[int]) -> str:
 
 def _traffic(out: Lowered) -> None:
     """Charge clusters for what enters and leaves them in each phase; the rest is fused."""
-    merged, folded = out.merged, out.merged.folded
-    returned = {
-        (folded.classes[v >> RESULT_BITS] << RESULT_BITS) | (v & ((1 << RESULT_BITS) - 1))
-        for v in folded.graph.flow.returned
-    }
-    linked = {link.source.value for link in merged.links}
-    charged: set[tuple[int, Phase, int]] = set()
-
-    def home(number: int) -> tuple[int, Phase] | None:
-        if number not in merged.merging:
-            return None
-        group = merged.group(number << RESULT_BITS)
-        return group, out.phase(number)
-
-    def charge(where: tuple[int, Phase], value: int, count: int, number: int) -> None:
-        group, phase = where
-        if group in out.scores or (group, phase, value) in charged:
-            return
-        charged.add((group, phase, value))
-        owner = merged.group(value)
-        node = out.problem.nodes[out.clusters[owner if owner in out.clusters else group]]
-        if owner not in out.clusters or owner in out.scores:
-            return
-        tensor = merged.tensors[value]
-        factors = tuple(f for f in out.value_factors(value) if f >= 0)
-        node.traffic.append(Traffic(tensor.num_bytes, factors, count, _POOL[phase], number))
-
+    charge = _Charges(out)
+    folded, merged = out.merged.folded, out.merged
+    classes = folded.classes
+    known = {link.source.value for link in merged.links}
+    for value in folded.graph.flow.returned:
+        known.add((classes[value >> RESULT_BITS] << RESULT_BITS) | (value & RESULT_MASK))
     for number in sorted(merged.merging):
-        here = home(number)
-        if here is None:
-            continue
         for counter in folded.operands[number]:
             for value, count in counter.items():
                 base, _ = merged.base(value)
-                if merged.light[base >> RESULT_BITS]:
-                    continue
-                there = home(base >> RESULT_BITS)
-                if there == here:
-                    continue
-                charge(here, base, count, number)
-                if there is not None and there[0] == here[0]:
-                    charge(there, base, count, base >> RESULT_BITS)
+                if not merged.light[base >> RESULT_BITS]:
+                    charge.read(number, base, count)
     for number in sorted(merged.merging):
-        here = home(number)
-        value = number << RESULT_BITS
-        if here is not None and (value in returned or value in linked):
-            charge(here, value, len(folded.members[number]), number)
+        if number << RESULT_BITS in known:
+            charge.moved(number, number << RESULT_BITS, len(folded.members[number]))
+
+
+class _Charges:
+    """The traffic of clusters, each value once in a phase."""
+
+    def __init__(self, out: Lowered) -> None:
+        self.out = out
+        self.merged = out.merged
+        self.done: set[tuple[int, Phase, int]] = set()
+
+    def home(self, number: int) -> tuple[int, Phase] | None:
+        """Return the cluster and phase of a class that follows one."""
+        if number not in self.merged.merging:
+            return None
+        return self.merged.group(number << RESULT_BITS), self.out.phase(number)
+
+    def read(self, number: int, value: int, count: int) -> None:
+        """Charge a class for a value, and its maker when that is of the cluster's other phase."""
+        here, there = self.home(number), self.home(value >> RESULT_BITS)
+        if here is None or there == here:
+            return
+        self.moved(number, value, count)
+        if there is not None and there[0] == here[0]:
+            self.moved(value >> RESULT_BITS, value, count)
+
+    def moved(self, number: int, value: int, count: int) -> None:
+        """Charge the cluster of a class for a value."""
+        out, where, owner = self.out, self.home(number), self.merged.group(value)
+        if where is None or where[0] in out.scores or (*where, value) in self.done:
+            return
+        self.done.add((*where, value))
+        if owner not in out.clusters or owner in out.scores:
+            return
+        tensor = self.merged.tensors[value]
+        factors = tuple(f for f in out.value_factors(value) if f >= 0)
+        node = out.problem.nodes[out.clusters[owner]]
+        node.traffic.append(Traffic(tensor.num_bytes, factors, count, _POOL[where[1]], number))

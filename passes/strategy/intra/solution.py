@@ -8,15 +8,11 @@ from dataclasses import dataclass, field, replace
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.strategy.annotate import annotate, main_function
+from pai.passes.strategy.intra.coster import Coster, charged, memory_bytes
 from pai.passes.strategy.intra.descent import Descended, descend, refine
 from pai.passes.strategy.intra.fold import fold_graph
 from pai.passes.strategy.intra.graph import read_module
-from pai.passes.strategy.intra.ilp import (
-    Coster,
-    Limits,
-    charged,
-    memory_bytes,
-)
+from pai.passes.strategy.intra.ilp import Limits
 from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain
 from pai.passes.strategy.intra.lower import Lowered, lower
 from pai.passes.strategy.intra.memory import add_memory, least_bytes

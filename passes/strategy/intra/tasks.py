@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS
+from pai.passes.strategy.intra.coster import Coster, charged
 from pai.passes.strategy.intra.graph import Phase
-from pai.passes.strategy.intra.ilp import Coster, charged
 from pai.passes.strategy.intra.lower import Lowered
 from pai.passes.strategy.intra.memory import boundaries, held, saved
 from pai.passes.strategy.intra.problem import PARTIAL, Node, Product, State, steps
