@@ -58,8 +58,10 @@ def test_a_module_and_its_dimensions_are_the_same_work(inner, tensor, samples):
     assert attention(ours.segments[1]) == attention(hand.segments[1])
     whole = [sum(s.parameters * s.repeat for s in w.segments) for w in (ours, hand)]
     assert whole[0] == pytest.approx(whole[1], rel=0.1)  # positions are split here
+    # The module hands on the sum and its normalized form: along the sequence as Megatron does, or
+    # whole where one all_reduce takes less than a reduce_scatter, an all_gather and what they save.
     handed = ours.segments[1].output_bytes / hand.segments[1].output_bytes
-    assert 1 <= handed < 2.2  # the module hands on the sum and its normalized form
+    assert any(whole <= handed < 2.2 * whole for whole in (1, tensor))
 
 
 @pytest.mark.parametrize("tensor", [1, 8])
