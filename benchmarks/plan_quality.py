@@ -8,8 +8,9 @@ training state. Only the plan differs: stages, chunks, tensor shards, sequence p
 replicas, microbatches, ZeRO and recompute. The hand plan is scored in the search too. The column
 ``same recompute`` is the ratio when ours has to recompute what the hand plan does.
 
-*Models*: training steps from StableHLO through both levels of the search, against the plain plans
-(``models_at_size.py``).
+*Models*: training steps from StableHLO through both levels of the search, against plain plans: the
+best of each ZeRO stage, of Megatron's split of weights with replicas and with the whole grid, and
+what is published (``models_at_size.py``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
 
 TABLES = ("sc21", "korthikanti", "mcore_h100", "llama3_h100", "alpa_v100")
-PLAIN = ("data parallel", "ZeRO-1", "ZeRO-2", "ZeRO-3", "tensor and data parallel")
+PLAIN = ("data parallel", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 GIB = 2**30
 
 
@@ -290,22 +291,22 @@ def compare_model(case: ModelCase) -> ModelComparison:
     given = tuple(case.hand.values())
     found = search_hybrids(read.inner, case.batch, case.cluster, case.options, baselines=given)
     searched = time.perf_counter()
-    plain: list[tuple[str, Scored | None]] = [
-        (name, Scored.of(cost) if cost else None) for name, cost in found.families if name in PLAIN
-    ]
+    families = dict(found.families)
+    plain = [(name, families[name]) for name in PLAIN]
     split, options = megatron(read)
     with contextlib.suppress(InfeasiblePlan):
-        hand = search_hybrids(split, case.batch, case.cluster, options).best[0]
-        plain.append(("Megatron", Scored.of(hand)))
-    named = zip(case.hand, found.baselines, strict=True)
-    plain += [(name, Scored.of(cost)) for name, cost in named]
+        hand = search_hybrids(split, case.batch, case.cluster, options)
+        both = "tensor and data parallel"
+        plain += [(both, dict(hand.families)[both]), ("Megatron grid", hand.best[0])]
+    named = list(zip(case.hand, found.baselines, strict=True))
+    plain += named
     return ModelComparison(
         case.name,
         f"{case.devices} {case.profile.split('-')[0]}",
         case.batch,
         read.parameters,
         Scored.of(found.best[0]),
-        tuple(plain),
+        tuple((name, Scored.of(cost) if cost else None) for name, cost in plain),
         lowered - start,
         searched - lowered,
     )
