@@ -57,6 +57,17 @@ def test_a_thin_product_is_bound_by_its_operands():
     assert seconds == KernelTime(0, pytest.approx(moved / 0.5e9), 1e-6, 1)
 
 
+def test_products_of_few_rows_are_no_tiles():
+    """One row by two columns of a long sum, many times, once filled 64 by 64 tiles."""
+    clocks = Kernels.of(load_cluster("v100-16g-p3", 8).hosts[0].device)
+    thin, wide = (clocks.dot(Dot(rows, 64, 4096, 4096, "f32")) for rows in (1, 16))
+    flops = 2 * 64 * 4096 * 4096
+    assert thin.total >= flops / clocks.peak("f32")
+    read = 4 * 4096 * 4096 * (1 + 64) / clocks.bandwidth
+    assert thin.memory == pytest.approx(read, rel=0.01)
+    assert wide.compute > 16 * thin.compute
+
+
 def test_types_without_a_rate_run_as_f32():
     plain, double = clock().dot(Dot(512, 512, 512, dtype="f32")), Dot(512, 512, 512, dtype="f64")
     assert clock().peak("f64") == clock().peak("f32") == 0.5e12

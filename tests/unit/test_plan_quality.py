@@ -23,6 +23,7 @@ from pai.passes.strategy.calibration import calibration
 from pai.passes.strategy.hybrid import HybridOptions, cost_hybrid, search_hybrids
 from pai.passes.strategy.hybrid_point import Hybrid
 from pai.passes.strategy.transformer import Split, Transformer, transformer_workload
+from pai.passes.strategy.workload import Attention
 from pai.runtime.topology import load_cluster
 
 CASES = [case for case in read_cases() if case.table in TABLES and case.group != "ablations"]
@@ -105,11 +106,11 @@ def test_large_microbatches_are_tried_while_they_fit():
 
 
 def _gpt(module):
-    return module.Config(4, 512, 8, 2048, 4096, 256, "bfloat16")
+    return module.Config(6, 512, 8, 2048, 4096, 256, "bfloat16")
 
 
 def _moe(module):
-    return module.Config(4, 256, 8, 1024, 8, 2, 1.25, 4096, 256, 0.01, "bfloat16")
+    return module.Config(6, 256, 8, 1024, 8, 2, 1.25, 4096, 256, 0.01, "bfloat16")
 
 
 def _dlrm(module):
@@ -150,6 +151,16 @@ def test_megatrons_split_is_by_columns_and_rows():
     assert names["params/layers/0/mlp/down"] == 0
     assert split(4, 4) is not None
     assert options.zero == (0, 1)
+
+
+def test_a_layer_may_keep_what_attention_gives_and_nothing_else():
+    layer = max(read_model(MODELS[0]).inner(2, 4).segments, key=lambda s: s.repeat)
+    none, selective, full = layer.recompute
+    assert (none.name, selective.name, full.name) == ("none", "selective", "full")
+    (attention,) = [task for task in layer.forward if isinstance(task, Attention)]
+    result = 4 * 256 * 512 * 2 / 2  # samples, tokens, width, bytes; over two devices
+    assert selective.saved_bytes - full.saved_bytes == result
+    assert set(full.tasks) - set(selective.tasks) == {attention}
 
 
 def test_encoder_and_decoder_are_two_stacks():
