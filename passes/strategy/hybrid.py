@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pai.passes.strategy.hybrid_point import (
     FAMILIES,
     OVERLAPPED,
+    TENSOR,
     Hybrid,
     HybridCost,
     network,
@@ -27,7 +28,7 @@ from pai.passes.strategy.hybrid_point import (
 )
 from pai.passes.strategy.memory import MemoryCost, State, memory_cost
 from pai.passes.strategy.placement import axis_orders
-from pai.passes.strategy.step import Execution, Network, StepCost, step_cost
+from pai.passes.strategy.step import Execution, Known, Network, StepCost, step_cost
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
 from pai.runtime.mesh import Mesh
@@ -169,6 +170,7 @@ class _Grid:
     def __post_init__(self) -> None:
         self.kernels = slowest_kernels(self.cluster)
         self.networks: dict[Mesh, Network] = {}
+        self.passes: dict[tuple[int, int, tuple[str, ...]], Known] = {}
 
     def workload(self, tensor: int, microbatch: int) -> Workload | None:
         key = (tensor, microbatch)
@@ -243,7 +245,12 @@ class _Grid:
         if point.mesh not in self.networks:
             self.networks[point.mesh] = network(point, self.cluster)
         links = self.networks[point.mesh]
-        return step_cost(self._of(point), point.run(self.options.software), self.kernels, links)
+        # With the same axes outside, a segment's collectives are the same ones.
+        known = self.passes.setdefault((point.replicas, point.stages, point.order), {})
+        if point.order[-1] == TENSOR and point.zero < 2:
+            known = self.passes.setdefault((0, 0, ()), {})
+        run = point.run(self.options.software)
+        return step_cost(self._of(point), run, self.kernels, links, known)
 
     def cost(self, point: Hybrid) -> HybridCost:
         """Return time and memory of a point."""

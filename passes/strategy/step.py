@@ -139,7 +139,17 @@ class _Pass:
         )
 
 
-def step_cost(workload: Workload, run: Execution, kernels: Kernels, network: Network) -> StepCost:
+Known = dict[tuple[int, str, bool, int], "_Pass"]
+"""Both passes of segments: by identity of the segment, recompute, and how parameters are stored."""
+
+
+def step_cost(
+    workload: Workload,
+    run: Execution,
+    kernels: Kernels,
+    network: Network,
+    known: Known | None = None,
+) -> StepCost:
     """Return the time of one step.
 
     Args:
@@ -147,8 +157,10 @@ def step_cost(workload: Workload, run: Execution, kernels: Kernels, network: Net
         run: stages, schedule, replicas, ZeRO stage and recompute.
         kernels: the device's clock.
         network: the collectives' clock, with the axes of ``workload`` and ``run``.
+        known: passes of segments, kept from step to step: of the same segments and software, on
+            meshes on which the segments' own collectives take as long, and so do gathers.
     """
-    model = _Step(run, kernels, network)
+    model = _Step(run, kernels, network, {} if known is None else known)
     stages = model.stage_passes(workload)
     slowest = max(stages, key=lambda stage: stage.total)
     transfer = model.transfer(workload)
@@ -171,6 +183,7 @@ class _Step:
     run: Execution
     kernels: Kernels
     network: Network
+    known: Known
 
     def stage_passes(self, workload: Workload) -> list[_Pass]:
         """Return both passes of one microbatch, by stage."""
@@ -186,6 +199,12 @@ class _Step:
 
     def segment(self, segment: Segment) -> _Pass:
         """Return both passes of one segment with its recompute and its parameters' gathering."""
+        key = (id(segment), self.run.recompute, self.run.by_segment, self.run.zero)
+        if key not in self.known:
+            self.known[key] = self._segment(segment)
+        return self.known[key]
+
+    def _segment(self, segment: Segment) -> _Pass:
         again = {r.name: r.tasks for r in segment.recompute}.get(self.run.recompute, ())
         kept = Stream(segment.parameters * self.run.gradient_bytes)
         forward = self.tasks(segment.forward)
@@ -318,7 +337,7 @@ def segment_seconds(
     segment: Segment, run: Execution, kernels: Kernels, network: Network
 ) -> SegmentSeconds:
     """Return the passes of one segment; they add up to what ``step_cost`` takes for it."""
-    model = _Step(run, kernels, network)
+    model = _Step(run, kernels, network, {})
     forward = model.tasks(segment.forward)
     if run.by_segment:
         forward = model.beside(forward, model.gathering(segment)[0])
