@@ -149,7 +149,8 @@ class StageContext(Emitter):
                 step=_TILE,
             )
 
-        self.free_loops(outer, tiles, last=False)
+        with b.plain_indices():
+            self.free_loops(outer, tiles, last=False)
 
 
 def emit_plan(
