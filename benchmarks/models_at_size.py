@@ -98,7 +98,7 @@ MODELS = (
         1024, V100, 16, share=XLA_SHARE,
     ),
     ModelCase(
-        "MoE 700B, 256 experts", "moe",
+        "MoE 470B, 256 experts", "moe",
         lambda m: m.Config(61, 7168, 128, 2048, 256, 8, 1.25, 129280, 4096, 0.01, "bfloat16"),
         4096, H100, 1024,
     ),
