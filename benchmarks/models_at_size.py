@@ -20,8 +20,8 @@ from pai.passes.simplify import simplify
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_point import Hybrid
-from pai.passes.strategy.intra.descent import descend
 from pai.passes.strategy.intra.coster import Coster
+from pai.passes.strategy.intra.descent import descend
 from pai.passes.strategy.intra.inner import Inner, for_samples, inner_search
 from pai.passes.strategy.intra.problem import State as Split
 from pai.passes.strategy.memory import State
