@@ -41,6 +41,7 @@ class Candidate:
         storage: ``""``, ``zero`` or ``zero1``.
         tensor: the split of the weights, when ``model`` is above 1.
         dimension: the input dimension that ``data`` splits.
+        values: the layouts of values inside.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Candidate:
     tensor: TensorSplit | None = None
 
     dimension: int = 0
+    values: tuple[tuple[str, TensorLayout], ...] = ()
 
     @property
     def is_baseline(self) -> bool:

@@ -5,8 +5,9 @@ devices on the batch, all on the weights, all storage) are then propagated and p
 real, and the cost of the *local* module counts, so that what propagation and the partitioner add
 is paid for. The others follow, the most promising first: by their estimate times the error that
 the estimate made on the last candidate of the same family, until none promises to win. A
-candidate that cannot be partitioned is an alternative with its reason. The chosen plan is never
-modelled worse than any other that fits.
+candidate that cannot be partitioned is an alternative with its reason. Last come the solutions of
+the integer program over the module's operations (``solved.py``), on one axis and on two. The chosen
+plan is never modelled worse than any other that fits, up to what ``WORTH`` says of these.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ from pai.passes.strategy.explain import largest, why_lost
 from pai.passes.strategy.feasible import nearest_changes
 from pai.passes.strategy.plan import Alternative, Plan, Prediction
 from pai.passes.strategy.plan_values import apply_plan
+from pai.passes.strategy.solved import solved_candidates
 from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidSharding, PaiError
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
+
+WORTH = 1.02
+"""How much faster a plan has to be that lays out values inside: it is the longer one to read."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,10 @@ def choose_plan(
         if promising is None:
             break
         search.model([promising])
+    for candidate, estimate in search.solved():
+        candidates.append(candidate)
+        estimates[candidate.name] = estimate
+        search.model([candidate])
     if not search.fitting():
         # The quick estimates misjudged the memory: try those that should need least.
         by_memory = sorted(candidates, key=lambda c: (estimates[c.name].memory_bytes, c.name))
@@ -147,11 +156,17 @@ class _Search:
             self.module, self.signature, self.cluster.num_devices, self.given
         )
 
+    def solved(self) -> list[tuple[Candidate, Estimate]]:
+        """Return the candidates of the integer program; none beside shardings of the user's."""
+        if self.mesh is not None or self.cluster.num_devices == 1:
+            return []
+        return solved_candidates(self.module, self.signature, self.cluster)
+
     def model(self, candidates: list[Candidate]) -> None:
         """Model candidates in full; a failure is recorded, never raised."""
         for candidate in candidates:
             try:
-                plan = Plan(candidate.mesh, candidate.arguments)
+                plan = Plan(candidate.mesh, candidate.arguments, values=candidate.values)
                 self.scored[candidate.name] = (candidate, self.predict(plan))
             except PaiError as error:
                 self.failed[candidate.name] = f"cannot be partitioned: {error.what}"
@@ -203,11 +218,13 @@ class _Search:
             raise self.infeasible(candidates, estimates)
         order = [c.name for c in candidates]
         best, predicted = min(fitting, key=lambda pair: (
-            pair[1].time_s, pair[1].memory_bytes, order.index(pair[0].name)
+            pair[1].time_s * (WORTH if pair[0].values else 1), pair[1].memory_bytes,
+            order.index(pair[0].name),
         ))  # fmt: skip
         return Plan(
             mesh=best.mesh,
             arguments=best.arguments,
+            values=best.values,
             strategy=best.name,
             cluster=self.cluster.name,
             device_memory_bytes=self.cluster.memory_bytes,
