@@ -7,7 +7,7 @@ is paid for. The others follow, the most promising first: by their estimate time
 the estimate made on the last candidate of the same family, until none promises to win. A
 candidate that cannot be partitioned is an alternative with its reason. Last come the solutions of
 the integer program over the module's operations (``solved.py``), on one axis and on two. The chosen
-plan is never modelled worse than any other that fits, up to what ``WORTH`` says of these.
+plan is never modelled worse than any other that fits.
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidSharding, PaiError
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
-
-WORTH = 1.02
-"""How much faster a plan has to be that lays out values inside: it is the longer one to read."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +215,7 @@ class _Search:
             raise self.infeasible(candidates, estimates)
         order = [c.name for c in candidates]
         best, predicted = min(fitting, key=lambda pair: (
-            pair[1].time_s * (WORTH if pair[0].values else 1), pair[1].memory_bytes,
-            order.index(pair[0].name),
+            pair[1].time_s, pair[1].memory_bytes, order.index(pair[0].name)
         ))  # fmt: skip
         return Plan(
             mesh=best.mesh,

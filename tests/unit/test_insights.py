@@ -62,8 +62,8 @@ def test_reasons_name_what_the_work_of_a_parameter_becomes():
     cluster = load_cluster("a100-80g-sxm", 8)
     plan = with_insights(choose_plan(module, signature, cluster), module, signature, cluster)
     text = " ".join(plan.explain(width=1000).split())
-    assert "over model each device makes a part of the outputs of its product" in text
-    assert "over model each device sums a part of its product, and the sums are added up" in text
+    assert "over data each device makes a part of the outputs of its product" in text
+    assert "over data each device sums a part of its product, and the sums are added up" in text
     assert "whole it would take 2.0 GiB more a device and still fit" in text
 
 
