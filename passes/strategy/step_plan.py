@@ -21,7 +21,7 @@ from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
 from pai.passes.strategy.hybrid_point import DATA, TENSOR, Hybrid
 from pai.passes.strategy.intra.inner import Inner, inner_search
-from pai.passes.strategy.intra.layouts import Layouts
+from pai.passes.strategy.intra.layouts import Layouts, gathered_arguments
 from pai.passes.strategy.intra.problem import NONE
 from pai.passes.strategy.memory import State
 from pai.passes.strategy.pipeline.microbatching import Legality, folded_microbatching
@@ -128,9 +128,10 @@ def layouts_of_point(inner: Inner, point: Hybrid) -> tuple[tuple[str, TensorLayo
     values = inner.signature.arguments
     ranks = [len(value.shape) for value in values]
     shardings = Layouts(inner.lowered, states, mesh).arguments(ranks)
+    gathered = gathered_arguments(inner.lowered, states)
     entries = [
-        (value.name, TensorLayout(sharding, (int(value.role is not Role.INPUT),) * rank))
-        for value, sharding, rank in zip(values, shardings, ranks, strict=True)
+        (value.name, TensorLayout(sharding, (int(place in gathered),) * rank))
+        for place, (value, sharding, rank) in enumerate(zip(values, shardings, ranks, strict=True))
         if any(sharding.dims)
     ]
     return fold_entries(entries, [value.name for value in values])

@@ -199,6 +199,17 @@ def _shares_dims(spec: Spec) -> bool:
     return len(split) > len(set(split))
 
 
+def gathered_arguments(lowered: Lowered, states: Sequence[State]) -> set[int]:
+    """Return the numbers of arguments that some operation reads less split than they are stored."""
+    out: set[int] = set()
+    for edge, links in zip(lowered.problem.edges, lowered.edge_links, strict=True):
+        has, reads = edge.source_spec(states[edge.source]), edge.target_spec(states[edge.target])
+        if any(dim >= 0 and dim != other for dim, other in zip(has, reads, strict=True)):
+            out |= {link.source.value >> RESULT_BITS for link in links if link.source.value >= 0}
+    folded = lowered.merged.folded
+    return {n for n in range(folded.graph.flow.arguments) if folded.classes[n] in out}
+
+
 def constrain(module: ir.Module, constraints: Sequence[Constraint], mesh: Mesh) -> None:
     """Write constraints into a simplified module, as ``sdy.sharding_constraint``, in place.
 
