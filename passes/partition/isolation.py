@@ -51,6 +51,12 @@ def run_isolated(
             raise PassFailure(error.what, error.where, f"the module is in {dump}") from error
 
 
+def warm_up() -> None:
+    """Start the worker, so that it is there when it is asked; it loads beside other work."""
+    with _lock:
+        _start()
+
+
 def _request(code: bytes, passes: Sequence[str], time_limit: float) -> bytes:
     process = _start()
     expired = threading.Event()

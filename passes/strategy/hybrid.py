@@ -181,8 +181,7 @@ class _Grid:
     def points(self) -> Iterator[Hybrid]:
         """Yield the points, those that share work next to each other."""
         devices = self.cluster.num_devices
-        most = self.options.tensor or self.cluster.hosts[0].devices * (1 + (devices > LARGE))
-        for tensor in divisors(devices, most):
+        for tensor in tensor_sizes(self.cluster, self.options):
             for microbatch in self.microbatches():
                 workload = self.workload(tensor, microbatch)
                 if workload is None:
@@ -272,6 +271,13 @@ class _Grid:
         workload = self.workload(point.tensor, point.microbatch)
         assert workload is not None, point
         return workload
+
+
+def tensor_sizes(cluster: ClusterSpec, options: HybridOptions) -> list[int]:
+    """Return the sizes of the tensor axis to try, ascending."""
+    devices = cluster.num_devices
+    most = options.tensor or cluster.hosts[0].devices * (1 + (devices > LARGE))
+    return divisors(devices, most)
 
 
 def interleaves(layers: int, point: Hybrid, virtual: int) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
@@ -34,8 +35,11 @@ from pai.runtime.topology import ClusterSpec
 BatchFactors = Mapping[int, frozenset[int]]
 """Per node, the factors that are the batch."""
 
-SOLVED = (1, 4, 256, 16384)
+SOLVED = (1, 64, 4096)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
+
+LIMITS = Limits(gap=1e-3)
+"""Of each program: what the outer level decides by is coarser."""
 
 
 def batch_factors(lowered: Lowered, signature: Signature) -> BatchFactors:
@@ -122,7 +126,7 @@ class Inner:
     signature: Signature
     cluster: ClusterSpec
     batch: int
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = LIMITS
 
     def __post_init__(self) -> None:
         self.factors = batch_factors(self.lowered, self.signature)
@@ -141,6 +145,11 @@ class Inner:
         parts = self.batch // samples
         tasks = Tasks(self.lowered, coster, states, self.parameters, parts, stored=True)
         return tasks.workload()
+
+    def solve_ahead(self, tensors: Sequence[int]) -> None:
+        """Solve for sizes of the tensor axis, several at a time: the solver holds no lock."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda tensor: self.states(tensor, SOLVED[0]), tensors))
 
     def states(self, tensor: int, samples: int) -> tuple[State, ...]:
         """Return what every node splits over the tensor axis."""
