@@ -18,7 +18,7 @@ from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature, Value
 from pai.passes.partition.isolation import warm_up
 from pai.passes.strategy.annotate import has_shardings
-from pai.passes.strategy.hybrid import HybridOptions, tensor_sizes
+from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
 from pai.passes.strategy.hybrid_point import DATA, TENSOR, Hybrid
 from pai.passes.strategy.intra.inner import Inner, inner_search
@@ -76,7 +76,6 @@ def choose_step_plan(
     warm_up()
     options = replace(options or HybridOptions(), state=state_of(signature))
     inner = inner_search(module, signature, cluster)
-    inner.solve_ahead(tensor_sizes(cluster, options))
     problem = HybridProblem(inner, inner.batch, cluster, options)
     result = search_or_suggest(problem, _precision(signature))
     legality = Legality(inner.batch)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
@@ -35,7 +34,7 @@ from pai.runtime.topology import ClusterSpec
 BatchFactors = Mapping[int, frozenset[int]]
 """Per node, the factors that are the batch."""
 
-SOLVED = (1, 64, 4096)
+SOLVED = (1, 256, 16384)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
 
 LIMITS = Limits(gap=1e-3)
@@ -146,20 +145,26 @@ class Inner:
         tasks = Tasks(self.lowered, coster, states, self.parameters, parts, stored=True)
         return tasks.workload()
 
-    def solve_ahead(self, tensors: Sequence[int]) -> None:
-        """Solve for sizes of the tensor axis, several at a time: the solver holds no lock."""
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda tensor: self.states(tensor, SOLVED[0]), tensors))
-
     def states(self, tensor: int, samples: int) -> tuple[State, ...]:
         """Return what every node splits over the tensor axis."""
         near = max(size for size in SOLVED if size <= samples)
-        key = (tensor, near)
+        key = (self.solved_for(tensor), near)
         if key not in self._states:
             problem = for_samples(self.lowered, self.factors, near / self.batch)
-            coster = Coster(problem, self.prices(tensor))
+            coster = Coster(problem, self.prices(key[0]))
             self._states[key] = tuple(descend(problem, coster, self.limits, 1).states)
         return self._states[key]
+
+    def solved_for(self, tensor: int) -> int:
+        """Return the size of the tensor axis whose solution serves for ``tensor``.
+
+        That of a host, when it divides whatever ``tensor`` divides: it has the same choices.
+        """
+        host = self.cluster.hosts[0].devices
+        if not 1 < tensor < host or host % tensor:
+            return tensor
+        sizes = {n for node in self.lowered.problem.nodes for n in node.sizes}
+        return tensor if any(n % tensor == 0 and n % host for n in sizes) else host
 
     def prices(self, tensor: int) -> Prices:
         """Return what kernels and collectives cost on ``tensor`` devices."""
