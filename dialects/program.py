@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from pai.dialects.mlir import ir
+from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidModel
 
 
@@ -39,6 +41,11 @@ class Value:
     dtype: str
     shape: tuple[int, ...]
     updates: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the whole tensor."""
+        return itemsize(self.dtype) * math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pai.dialects.mlir import ir
 from pai.passes.partition.accounts import Localized
 from pai.passes.partition.annotations import function_attributes
 from pai.passes.partition.fold_expand import expand, expand_account
-from pai.passes.partition.fold_graph import read
-from pai.passes.partition.fold_layers import find_layers
+from pai.passes.partition.fold_graph import Graph, read
+from pai.passes.partition.fold_layers import Layers, find_layers
 from pai.passes.partition.fold_match import Match
 from pai.passes.partition.fold_reduce import (
     Reduced,
@@ -45,16 +45,10 @@ def fold_layers(
         What localizing found out, or None when the module is left as it was; and a note for the
         report, "" when the module has no repeated layers.
     """
-    mains = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
-    if len(mains) != 1:
+    found = _layers_of(module)
+    if found is None:
         return None, ""
-    (main,) = mains
-    block = main.regions[0].blocks[0]
-    keys = function_attributes(main, "arg_attrs") or [None] * len(block.arguments)
-    graph = read(block, keys)
-    layers = find_layers(graph)
-    if layers is None:
-        return None, ""
+    main, graph, layers = found
     try:
         cut = choose_cut(layers)
         reduced = reduce_module(module, main, graph, layers, cut)
@@ -81,19 +75,27 @@ def without_middle_layers(module: ir.Module) -> Reduced | None:
 
     Locations in the copy are numbers of the whole module's operations.
     """
+    found = _layers_of(module)
+    if found is None:
+        return None
+    main, graph, layers = found
+    try:
+        return reduce_module(module, main, graph, layers, choose_cut(layers))
+    except Refused:
+        return None
+
+
+def _layers_of(module: ir.Module) -> tuple[ir.Operation, Graph, Layers] | None:
+    """Return the one function, its graph and its repeated layers; None without any."""
     mains = [op.operation for op in module.body.operations if op.operation.name == "func.func"]
     if len(mains) != 1:
         return None
-    block = mains[0].regions[0].blocks[0]
-    keys = function_attributes(mains[0], "arg_attrs") or [None] * len(block.arguments)
+    (main,) = mains
+    block = main.regions[0].blocks[0]
+    keys = function_attributes(main, "arg_attrs") or [None] * len(block.arguments)
     graph = read(block, keys)
     layers = find_layers(graph)
-    if layers is None:
-        return None
-    try:
-        return reduce_module(module, mains[0], graph, layers, choose_cut(layers))
-    except Refused:
-        return None
+    return None if layers is None else (main, graph, layers)
 
 
 def _main(module: ir.Module) -> ir.Operation:

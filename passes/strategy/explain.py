@@ -19,7 +19,6 @@ from pai.passes.strategy.console_text import render
 from pai.passes.strategy.explain_parameters import layout_text, other_text, split_text
 from pai.passes.strategy.plan_layout import layout_to_texts
 from pai.passes.strategy.units import bytes_text, percent_text, seconds_text, signed
-from pai.runtime.dtypes import itemsize
 
 if TYPE_CHECKING:
     from pai.dialects.program import Signature
@@ -287,7 +286,7 @@ def _layouts(plan: Plan, top: int) -> Table:
 
 def _largest(plan: Plan, signature: Signature, top: int) -> Table:
     """List the largest arguments; those without a layout follow propagation."""
-    values = sorted(signature.arguments, key=lambda v: -math.prod(v.shape) * itemsize(v.dtype))
+    values = sorted(signature.arguments, key=lambda v: -v.num_bytes)
     layouts = plan.layouts([value.name for value in values])
     table = _table(
         f"largest arguments ({min(top, len(values))} of {len(values)})",
@@ -301,7 +300,7 @@ def _largest(plan: Plan, signature: Signature, top: int) -> Table:
         if value.name in layouts:
             texts = layout_to_texts(layouts[value.name])
             dims = "[" + ", ".join(text or "whole" for text in texts) + "]"
-        size = bytes_text(math.prod(value.shape) * itemsize(value.dtype))
+        size = bytes_text(value.num_bytes)
         shape = "x".join(map(str, (*value.shape, value.dtype)))
         table.add_row(value.name, size, shape, dims)
     return table

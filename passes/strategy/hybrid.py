@@ -116,7 +116,6 @@ def search_hybrids(
         InfeasiblePlan: when nothing fits; names the least that a point needs.
     """
     grid = _Grid(workloads, batch, cluster, options)
-    limit = cluster.memory_bytes * options.memory_share
     scored = [(p, grid.memory(p)) for p in dict.fromkeys((*grid.points(), *baselines))]
     if not scored:
         raise InfeasiblePlan(
@@ -124,10 +123,10 @@ def search_hybrids(
             cluster.name,
             "use a batch that the replicas divide, or fewer devices",
         )
-    fitting = [(point, memory) for point, memory in scored if memory.total <= limit]
+    fitting = [(point, memory) for point, memory in scored if memory.total <= grid.limit]
     smallest, needs = min(scored, key=lambda pair: (pair[1].total, pair[0].name))
     if not fitting:
-        raise _infeasible(smallest, needs, limit, cluster)
+        raise _infeasible(smallest, needs, grid.limit, cluster)
     costs = [HybridCost(point, grid.step(point), memory) for point, memory in fitting]
     costs.sort(key=_rank)
     plain = [next((c for c in costs if of(c.hybrid)), None) for of in FAMILIES.values()]
@@ -151,10 +150,8 @@ def cost_hybrid(
     options: HybridOptions = HybridOptions(),
 ) -> HybridCost:
     """Return what one point costs, whether it fits or not."""
-    run = hybrid.run(options.software)
-    step = step_cost(workload, run, slowest_kernels(cluster), network(hybrid, cluster))
-    cost = HybridCost(hybrid, step, memory_cost(workload, run, options.state))
-    return simulated(cost, workload, cluster, options.software, options.state)
+    grid = _Grid(lambda *_: workload, 0, cluster, options)
+    return grid.simulated(grid.cost(hybrid))
 
 
 @dataclass
@@ -170,7 +167,8 @@ class _Grid:
     def __post_init__(self) -> None:
         self.kernels = slowest_kernels(self.cluster)
         self.networks: dict[Mesh, Network] = {}
-        self.passes: dict[tuple[int, int, tuple[str, ...]], Known] = {}
+        self.passes: dict[tuple[int, int, tuple[str, ...]] | None, Known] = {}
+        self.limit = self.cluster.memory_bytes * self.options.memory_share
 
     def workload(self, tensor: int, microbatch: int) -> Workload | None:
         key = (tensor, microbatch)
@@ -205,7 +203,7 @@ class _Grid:
 
     def fits(self, point: Hybrid) -> bool:
         """Whether the memory of a point fits."""
-        return self.memory(point).total <= self.cluster.memory_bytes * self.options.memory_share
+        return self.memory(point).total <= self.limit
 
     def schedules(self, point: Hybrid, workload: Workload) -> Iterator[Hybrid]:
         """Yield the ways to run a split: chunks, ZeRO stage, recompute."""
@@ -244,10 +242,10 @@ class _Grid:
         if point.mesh not in self.networks:
             self.networks[point.mesh] = network(point, self.cluster)
         links = self.networks[point.mesh]
-        # With the same axes outside, a segment's collectives are the same ones.
-        known = self.passes.setdefault((point.replicas, point.stages, point.order), {})
-        if point.order[-1] == TENSOR and point.zero < 2:
-            known = self.passes.setdefault((0, 0, ()), {})
+        # What replicas do not exchange in a segment is the same on all meshes with tensor inside.
+        alike = point.order[-1] == TENSOR and point.zero < 2
+        key = None if alike else (point.replicas, point.stages, point.order)
+        known = self.passes.setdefault(key, {})
         run = point.run(self.options.software)
         return step_cost(self._of(point), run, self.kernels, links, known)
 

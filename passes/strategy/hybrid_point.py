@@ -172,8 +172,6 @@ def course(
     cluster: ClusterSpec,
     software: Execution = OVERLAPPED,
     state: State | None = None,
-    *,
-    bars: bool = False,
 ) -> Timeline | None:
     """Return the simulated step of a point; None for one stage, or when no division fits.
 
@@ -183,12 +181,11 @@ def course(
         cluster: the devices.
         software: what it runs on.
         state: bytes of training state of a parameter.
-        bars: whether the timeline is kept, for a trace.
     """
     if point.stages == 1:
         return None
     run, links = point.run(software), network(point, cluster)
-    return timeline(workload, run, stage_devices(point, cluster), links, state=state, bars=bars)
+    return timeline(workload, run, stage_devices(point, cluster), links, state=state)
 
 
 def stage_devices(point: Hybrid, cluster: ClusterSpec) -> list[StageDevices]:

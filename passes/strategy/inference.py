@@ -19,7 +19,6 @@ from pai.passes.strategy.plan import OBJECTIVES, Alternative, Plan
 from pai.passes.strategy.plan_zero import is_training
 from pai.passes.strategy.search import choose_plan
 from pai.passes.strategy.units import bytes_text, seconds_text
-from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InfeasiblePlan, InvalidInput
 from pai.runtime.topology import ClusterSpec
 
@@ -216,7 +215,7 @@ def _places(cluster: ClusterSpec, count: int, copies: int) -> list[ClusterSpec]:
 def stored_bytes(signature: Signature) -> int:
     """Return the bytes of parameters and states, each stored once."""
     return sum(
-        itemsize(value.dtype) * math.prod(value.shape)
+        value.num_bytes
         for value in signature.arguments
         if value.role in {Role.PARAMETER, Role.STATE}
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pai.passes.strategy import explain, plan_write
-from pai.passes.strategy.plan_layout import TensorLayout, compiled, matches
+from pai.passes.strategy.plan_layout import TensorLayout, compiled
 from pai.runtime.mesh import Mesh
 
 if TYPE_CHECKING:
@@ -205,10 +205,6 @@ class Plan:
             if found is not None:
                 out[name] = found
         return out
-
-    def recompute_of(self, segment: str) -> str:
-        """Return what ``segment`` recomputes in its backward pass."""
-        return next((how for key, how in self.recompute if matches(key, segment)), "none")
 
     def to_toml(self) -> str:
         """Return the plan as TOML; the same plan always gives the same bytes."""

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from pai.dialects.mlir import ir, parse, to_text
+from pai.dialects.mlir import ir
 from pai.dialects.program import Signature
-from pai.passes.partition import LocalModule, partition
+from pai.passes.partition import LocalModule
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.cost import cost_local_module
 from pai.passes.strategy.insights import Insights, analyze, stored_groups
 from pai.passes.strategy.plan import Plan, Prediction
-from pai.passes.strategy.plan_values import apply_plan
 from pai.passes.strategy.plan_zero import expand_zero, is_training
-from pai.passes.strategy.search import prediction_of
+from pai.passes.strategy.search import partition_copy, prediction_of
 from pai.passes.strategy.staged import staged
 from pai.passes.strategy.uses import Use, parameter_uses
 from pai.runtime.mesh import Sharding
@@ -81,10 +80,7 @@ class _Recost:
 
     def local(self, plan: Plan) -> LocalModule:
         if plan not in self.first:
-            with self.module.context:
-                module = parse(to_text(self.module, locations=True), ctx=self.module.context)
-            apply_plan(module, plan)
-            local = partition(module, plan.mesh)
+            local = partition_copy(self.module, plan)
             if self.first:
                 return local
             self.first[plan] = local

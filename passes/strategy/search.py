@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pai.dialects.mlir import ir, parse, to_text
 from pai.dialects.program import Role, Signature
 from pai.dialects.sdy import mesh_from_module
-from pai.passes.partition.partition import partition
+from pai.passes.partition import LocalModule, partition
 from pai.passes.strategy.annotate import has_shardings, user_shardings
 from pai.passes.strategy.candidates import (
     Candidate,
@@ -92,6 +92,15 @@ def choose_plan(
         by_memory = sorted(candidates, key=lambda c: (estimates[c.name].memory_bytes, c.name))
         search.model([c for c in by_memory if c.name not in search.tried][: max(options.fewest, 3)])
     return search.choose(candidates, estimates)
+
+
+def partition_copy(module: ir.Module, plan: Plan) -> LocalModule:
+    """Return the program of one device under a plan's layouts; ``module`` is not changed."""
+    with module.context:
+        text = to_text(module, locations=bool(plan.values))
+        copy = parse(text, ctx=module.context)
+    apply_plan(copy, plan)
+    return partition(copy, plan.mesh)
 
 
 def predict_plan(
@@ -197,11 +206,7 @@ class _Search:
             return prediction_of(self.whole, self.signature)  # every device runs the whole program
         if plan.mesh.num_devices == 1:
             return prediction_of(self.whole, self.signature)
-        with self.module.context:
-            text = to_text(self.module, locations=bool(plan.values))
-            module = parse(text, ctx=self.module.context)
-        apply_plan(module, plan)
-        local = partition(module, plan.mesh)
+        local = partition_copy(self.module, plan)
         cost = cost_local_module(local.module, plan.mesh, self.cluster)
         return prediction_of(cost, self.signature)
 

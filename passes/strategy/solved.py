@@ -6,21 +6,16 @@ They are partitioned and costed as all others are, so the program's own prices o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Signature
 from pai.passes.strategy.candidates import DATA, MODEL, Candidate
 from pai.passes.strategy.estimate import Estimate
-from pai.passes.strategy.intra.layouts import gathered_arguments
 from pai.passes.strategy.intra.solution import (
     IntraOptions,
-    IntraSolution,
     read_problem,
     solve_problem,
 )
-from pai.passes.strategy.plan_layout import TensorLayout
 from pai.passes.strategy.plan_values import values_from_constraints
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
@@ -47,22 +42,13 @@ def solved_candidates(
         candidate = Candidate(
             f"integer program {sizes}",
             mesh,
-            tuple(_arguments(found)),
+            tuple((name, layout) for name, layout in found.arguments if any(layout.sharding.dims)),
             data=mesh.size(DATA),
             model=mesh.num_devices // mesh.size(DATA),
             values=values_from_constraints(module, found.constraints),
         )
         out.append((candidate, Estimate(found.time_s, found.memory_bytes)))
     return out
-
-
-def _arguments(found: IntraSolution) -> Iterator[tuple[str, TensorLayout]]:
-    """Yield the layouts of arguments that are split; of those gathered for use as storage."""
-    gathered = gathered_arguments(found.lowered, found.states) if found.lowered else set()
-    for place, (name, layout) in enumerate(found.arguments):
-        if any(layout.sharding.dims):
-            priority = int(place in gathered)
-            yield name, replace(layout, priorities=(priority,) * len(layout.sharding.dims))
 
 
 def _meshes(cluster: ClusterSpec) -> list[Mesh]:

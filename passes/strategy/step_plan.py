@@ -15,7 +15,7 @@ import math
 from dataclasses import replace
 
 from pai.dialects.mlir import ir
-from pai.dialects.program import Role, Signature, Value
+from pai.dialects.program import Role, Signature
 from pai.passes.partition.isolation import warm_up
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.hybrid import HybridOptions
@@ -30,7 +30,6 @@ from pai.passes.strategy.plan import Alternative, Plan, TensorLayout
 from pai.passes.strategy.plan_values import fold_entries
 from pai.passes.strategy.plan_zero import is_training, optimizer_state
 from pai.passes.strategy.search import choose_plan
-from pai.runtime.dtypes import itemsize
 from pai.runtime.errors import InvalidInput
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
@@ -102,13 +101,9 @@ def state_of(signature: Signature) -> State:
     learned = [v for v in signature.arguments if v.role is Role.PARAMETER]
     kept = optimizer_state(signature)
     elements = sum(math.prod(value.shape) for value in learned) or 1
-    parameter = sum(map(_bytes, learned)) / elements
-    beside = sum(_bytes(value) for value in signature.arguments if value.name in kept)
+    parameter = sum(value.num_bytes for value in learned) / elements
+    beside = sum(value.num_bytes for value in signature.arguments if value.name in kept)
     return State(parameter, parameter, beside / elements)
-
-
-def _bytes(value: Value) -> int:
-    return itemsize(value.dtype) * math.prod(value.shape)
 
 
 def _precision(signature: Signature) -> str:

@@ -13,7 +13,7 @@ from pai.passes.strategy.intra.descent import Descended, descend, refine
 from pai.passes.strategy.intra.fold import fold_graph
 from pai.passes.strategy.intra.graph import read_module
 from pai.passes.strategy.intra.ilp import Limits
-from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain
+from pai.passes.strategy.intra.layouts import Constraint, Layouts, constrain, gathered_arguments
 from pai.passes.strategy.intra.lower import Lowered, lower
 from pai.passes.strategy.intra.memory import add_memory, least_bytes
 from pai.passes.strategy.intra.merge import merge
@@ -24,7 +24,7 @@ from pai.passes.strategy.intra.tasks import Tasks
 from pai.passes.strategy.plan import Plan, TensorLayout
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
-from pai.runtime.mesh import Mesh, Sharding
+from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
 BINDING, TOLERANCE = 0.95, 1e-6
@@ -240,6 +240,7 @@ def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh)
     coster, states, objective = found.coster, found.best.states, found.best.objective
     layouts = Layouts(found.lowered, states, mesh)
     shardings = layouts.arguments([len(value.shape) for value in signature.arguments])
+    gathered = gathered_arguments(found.lowered, states)
     gap, pair_gap = (
         None if bound is None else max(0.0, (objective - bound) / max(objective, 1e-12))
         for bound in (found.best.bound, found.best.pair_bound)
@@ -247,8 +248,8 @@ def _solution(found: _Found, lowered: Lowered, signature: Signature, mesh: Mesh)
     return IntraSolution(
         mesh=mesh,
         arguments=tuple(
-            (value.name, _layout(value.role, sharding))
-            for value, sharding in zip(signature.arguments, shardings, strict=True)
+            (value.name, TensorLayout(sharding, (int(n in gathered),) * len(sharding.dims)))
+            for n, (value, sharding) in enumerate(zip(signature.arguments, shardings, strict=True))
         ),
         constraints=layouts.constraints(),
         time_s=objective,
@@ -274,12 +275,6 @@ def apply_solution(module: ir.Module, solution: IntraSolution) -> None:
     annotate(module, Plan(solution.mesh, solution.arguments))
     if solution.mesh.num_devices > 1:
         constrain(module, solution.constraints, solution.mesh)
-
-
-def _layout(role: Role, sharding: Sharding) -> TensorLayout:
-    """Return an argument's layout; inputs spread before what is stored."""
-    priority = 0 if role is Role.INPUT else 1
-    return TensorLayout(sharding, (priority,) * len(sharding.dims))
 
 
 def _collectives(coster: Coster, states: list[State], mesh: Mesh) -> tuple[IntraCollective, ...]:
