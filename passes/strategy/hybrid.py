@@ -209,7 +209,7 @@ class _Grid:
         """Yield the ways to run a split: chunks, ZeRO stage, recompute."""
         if self.batch % (point.replicas * point.microbatch):
             return
-        layers = max(segment.repeat for segment in workload.segments)
+        layers = workload.layers.repeat
         count = self.batch // (point.replicas * point.microbatch)
         choices = max((s.recompute for s in workload.segments), key=len)
         choices = tuple(c for c in choices if c.name in self.options.recompute)

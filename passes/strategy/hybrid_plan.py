@@ -99,7 +99,7 @@ def plan_of_hybrid(
     """
     point = cost.hybrid
     inside = tuple((name, size) for name, size in point.mesh.axes if name != STAGE)
-    layers = max(workload.segments, key=lambda s: s.repeat).name if workload else "*"
+    layers = workload.layers.name if workload else "*"
     recompute = ((layers, point.recompute),) if point.recompute != "none" else ()
     parts = _stages(cost, workload, cluster) if workload else ()
     return Plan(
@@ -234,9 +234,8 @@ def _chunks(cost: HybridCost, workload: Workload) -> list[str]:
 
 def _even_cuts(point: Hybrid, workload: Workload) -> list[tuple[int, int]]:
     """Return the cuts of layers spread evenly; [] when stages would share layers."""
-    segments = list(workload.segments)
-    place = max(range(len(segments)), key=lambda i: segments[i].repeat)
-    counts = spread(segments[place].repeat, point.stages * point.virtual)
+    segments, place = workload.segments, workload.place
+    counts = spread(workload.layers.repeat, point.stages * point.virtual)
     if any(count < 1 for count in counts):
         return []
     before = sum(segment.repeat for segment in segments[:place])
@@ -286,13 +285,12 @@ def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hyb
     for zero in range(4):
         if zero != best.zero and best.replicas > 1 and (zero < 2 or best.stages == 1):
             yield f"ZeRO {zero}", replace(best, zero=zero)
-    for axis in (TENSOR, "stages"):
-        field = axis if axis == TENSOR else "stages"
-        size = getattr(best, field)
+    for counted, things in (("tensor", "devices a layer"), ("stages", "stages")):
+        size = getattr(best, counted)
         for other in (size // 2, size * 2):
-            point = _resized(best, field, other, problem)
+            point = _resized(best, counted, other, problem)
             if point is not None:
-                yield f"{other} {'stages' if axis != TENSOR else 'devices a layer'}", point
+                yield f"{other} {things}", point
     for other in (best.microbatch // 2, best.microbatch * 2):
         if other and problem.batch % (other * best.replicas) == 0:
             count = problem.batch // (other * best.replicas)
@@ -301,10 +299,11 @@ def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hyb
                 yield f"microbatches of {other}", point
 
 
-def _resized(best: Hybrid, field: str, size: int, problem: HybridProblem) -> Hybrid | None:
+def _resized(best: Hybrid, counted: str, size: int, problem: HybridProblem) -> Hybrid | None:
     """Return the best with another number of stages or tensor shards, replicas filling up."""
-    others = {"stages": best.stages, TENSOR: best.tensor} | {field: size}
-    share = others["stages"] * others[TENSOR]
+    tensor = size if counted == "tensor" else best.tensor
+    stages = size if counted == "stages" else best.stages
+    share = stages * tensor
     devices = best.mesh.num_devices
     if size < 1 or devices % share:
         return None
@@ -312,11 +311,11 @@ def _resized(best: Hybrid, field: str, size: int, problem: HybridProblem) -> Hyb
     if problem.batch % (replicas * best.microbatch):
         return None
     count = problem.batch // (replicas * best.microbatch)
-    virtual = best.virtual if others["stages"] > 1 and count % others["stages"] == 0 else 1
+    virtual = best.virtual if stages > 1 and count % stages == 0 else 1
     return replace(
         best,
-        stages=others["stages"],
-        tensor=others[TENSOR],
+        stages=stages,
+        tensor=tensor,
         replicas=replicas,
         microbatches=count,
         virtual=virtual,

@@ -119,8 +119,7 @@ def _stage(workload: Workload, run: Execution, state: State, stage: int) -> Memo
 
 def _segments(workload: Workload, run: Execution, stage: int) -> list[tuple[Segment, float]]:
     """Return the segments of a stage and how many of each."""
-    layers = max(workload.segments, key=lambda segment: segment.repeat)
-    place = workload.segments.index(layers)
+    layers, place = workload.layers, workload.place
     held: list[tuple[Segment, float]] = [(layers, spread(layers.repeat, run.stages)[stage])]
     if stage == 0:
         held += [(segment, segment.repeat) for segment in workload.segments[:place]]

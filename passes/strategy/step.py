@@ -187,8 +187,7 @@ class _Step:
 
     def stage_passes(self, workload: Workload) -> list[_Pass]:
         """Return both passes of one microbatch, by stage."""
-        layers = max(workload.segments, key=lambda segment: segment.repeat)
-        place = workload.segments.index(layers)
+        layers, place = workload.layers, workload.place
         middle = self.segment(layers)
         stages = [middle * count for count in spread(layers.repeat, self.run.stages)]
         for segment in workload.segments[:place]:
@@ -256,8 +255,7 @@ class _Step:
         run = self.run
         if run.stages == 1 or (run.overlap_send and run.virtual > 1):
             return 0.0
-        layers = max(workload.segments, key=lambda segment: segment.repeat)
-        one = self.network("send", layers.output_bytes, run.stage_axes)
+        one = self.network("send", workload.layers.output_bytes, run.stage_axes)
         return 2 * one * (run.virtual if run.virtual > 1 else (run.stages - 1) / run.stages)
 
     def bubble(self, stages: list[_Pass], transfer: float) -> float:
@@ -274,8 +272,7 @@ class _Step:
 
     def stage_parameters(self, workload: Workload) -> float:
         """Return the parameters of the fullest stage, on one device."""
-        layers = max(workload.segments, key=lambda segment: segment.repeat)
-        place = workload.segments.index(layers)
+        layers, place = workload.layers, workload.place
         counts = spread(layers.repeat, self.run.stages)
         held = [layers.parameters * count for count in counts]
         held[0] += sum(s.parameters * s.repeat for s in workload.segments[:place])

@@ -153,3 +153,13 @@ class Workload:
     segments: tuple[Segment, ...]
     tied: float = 0
     training: bool = True
+
+    @property
+    def place(self) -> int:
+        """The place of the layers among the segments: what repeats most."""
+        return max(range(len(self.segments)), key=lambda i: self.segments[i].repeat)
+
+    @property
+    def layers(self) -> Segment:
+        """The segment that repeats most."""
+        return self.segments[self.place]
