@@ -18,10 +18,12 @@ from dataclasses import dataclass, field, replace
 
 from pai.passes.strategy.hybrid_point import (
     FAMILIES,
+    CONTEXT,
     OVERLAPPED,
     TENSOR,
     Hybrid,
     HybridCost,
+    in_order,
     network,
     simulated,
     slowest_kernels,
@@ -34,9 +36,13 @@ from pai.runtime.errors import InfeasiblePlan
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
-Workloads = Callable[[int, int], Workload | None]
-"""The work of one device for a size of the tensor axis and a number of samples; None: no such."""
+Workloads = Callable[..., Workload | None]
+"""The work of one device for a size of the tensor axis, a number of samples and, where it is not 1,
+a size of the context axis; None: no such."""
 
+
+SHARE = 0.5
+"""Part of the memory that one sample's activations fill from which on sequences are split."""
 
 LARGE = 256
 """Devices from which on layers may be shared by those of two hosts."""
@@ -59,6 +65,10 @@ class HybridOptions:
         memory_share: part of a device's memory that a plan may fill.
         microbatches: whether a replica may run its batch in parts, one after the other.
         software: what is hidden, and the bytes that gradients and the update move.
+        context: most devices along the context axis; 1 leaves the axis out. It is tried for
+            programs with experts, with microbatches that it divides, and, with microbatches of
+            one sample, where that is too large (``SHARE``) or the batch too small for the devices.
+        experts: experts of a layer; 0 for programs without.
     """
 
     tensor: int = 0
@@ -72,6 +82,8 @@ class HybridOptions:
     memory_share: float = 1.0
     microbatches: bool = True
     software: Execution = OVERLAPPED
+    context: int = 1
+    experts: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,44 +174,75 @@ class _Grid:
     batch: int
     cluster: ClusterSpec
     options: HybridOptions
-    known: dict[tuple[int, int], Workload | None] = field(default_factory=dict)
+    known: dict[tuple[int, int, int], Workload | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.kernels = slowest_kernels(self.cluster)
         self.networks: dict[Mesh, Network] = {}
-        self.passes: dict[tuple[int, int, tuple[str, ...]] | None, Known] = {}
+        self.passes: dict[tuple[int, int, int, tuple[str, ...]] | None, Known] = {}
         self.limit = self.cluster.memory_bytes * self.options.memory_share
 
-    def workload(self, tensor: int, microbatch: int) -> Workload | None:
-        key = (tensor, microbatch)
+    def workload(self, tensor: int, microbatch: int, context: int = 1) -> Workload | None:
+        key = (tensor, microbatch, context)
         if key not in self.known:
-            self.known[key] = self.workloads(tensor, microbatch)
+            more = (context,) if context > 1 else ()
+            self.known[key] = self.workloads(tensor, microbatch, *more)
         return self.known[key]
 
     def points(self) -> Iterator[Hybrid]:
         """Yield the points, those that share work next to each other."""
         devices = self.cluster.num_devices
-        for tensor in tensor_sizes(self.cluster, self.options):
-            for microbatch in self.microbatches():
-                workload = self.workload(tensor, microbatch)
-                if workload is None:
-                    continue
-                points = [
-                    point
-                    for stages in divisors(devices // tensor, self.options.stages)
-                    for point in self.schedules(
-                        Hybrid(stages, 1, tensor, devices // tensor // stages, microbatch), workload
-                    )
-                ]
-                yield from points
-                if microbatch >= self.options.microbatch and not any(map(self.fits, points)):
-                    break
+        for context in (1, *self.contexts()):
+            for tensor in tensor_sizes(self.cluster, self.options):
+                if devices % (tensor * context) == 0:
+                    yield from self.splits(tensor, context)
 
-    def microbatches(self) -> list[int]:
+    def splits(self, tensor: int, context: int) -> Iterator[Hybrid]:
+        """Yield the points of one size of each axis inside a replica's stage."""
+        devices = self.cluster.num_devices // (tensor * context)
+        for microbatch in self.microbatches(context):
+            workload = self.workload(tensor, microbatch, context)
+            if workload is None:
+                continue
+            points = [
+                point
+                for stages in divisors(devices, self.options.stages)
+                for point in self.schedules(
+                    Hybrid(stages, 1, tensor, devices // stages, microbatch, context=context),
+                    workload,
+                )
+            ]
+            yield from points
+            if microbatch >= self.options.microbatch * context and not any(map(self.fits, points)):
+                break
+
+    def contexts(self) -> list[int]:
+        """Return the sizes of the context axis to try, ascending (``HybridOptions.context``)."""
+        most, experts = self.options.context, self.options.experts
+        sizes = divisors(self.cluster.num_devices, most)[1:]
+        if experts:
+            return [size for size in sizes if experts % size == 0]
+        return sizes if sizes and self.crowded() else []
+
+    def crowded(self) -> bool:
+        """Whether one sample fills the devices that share a layer, or samples are too few."""
+        sizes = tensor_sizes(self.cluster, self.options)
+        if self.cluster.num_devices > self.batch * sizes[-1]:
+            return True
+        work = next(filter(None, (self.workload(size, 1) for size in reversed(sizes))), None)
+        if work is None:
+            return False
+        saved = work.layers.repeat * work.layers.recompute[0].saved_bytes
+        return saved > SHARE * self.limit
+
+    def microbatches(self, context: int = 1) -> list[int]:
         """Return the sizes of microbatches to try, ascending."""
         most, powers = self.options.microbatch, (2**n for n in range(self.batch.bit_length()))
-        larger = [size for size in powers if size > most and self.batch % size == 0]
-        return [*divisors(self.batch, most), *larger]
+        if context == 1:
+            larger = [size for size in powers if size > most and self.batch % size == 0]
+            return [*divisors(self.batch, most), *larger]
+        spread = [n * context for n in (*divisors(self.batch, most), *powers) if self.options.experts]
+        return [n for n in sorted({1, *spread}) if self.batch % n == 0]
 
     def fits(self, point: Hybrid) -> bool:
         """Whether the memory of a point fits."""
@@ -218,7 +261,7 @@ class _Grid:
         for virtual in self.options.virtual if point.stages > 1 else (1,):
             if virtual > 1 and (count % point.stages or not interleaves(layers, point, virtual)):
                 continue
-            for zero in self.options.zero if point.replicas > 1 else (0,):
+            for zero in self.options.zero if point.replicas * point.context > 1 else (0,):
                 if zero > 1 and point.stages > 1:
                     continue
                 for choice in choices:
@@ -243,8 +286,10 @@ class _Grid:
             self.networks[point.mesh] = network(point, self.cluster)
         links = self.networks[point.mesh]
         # What replicas do not exchange in a segment is the same on all meshes with tensor inside.
-        alike = point.order[-1] == TENSOR and point.zero < 2
-        key = None if alike else (point.replicas, point.stages, point.order)
+        inside = (CONTEXT, TENSOR) if point.context > 1 else (TENSOR,)
+        names = tuple(name for name, _ in point.mesh.axes)
+        alike = names[-len(inside) :] == inside and point.zero < 2
+        key = None if alike else (point.replicas, point.stages, point.context, point.order)
         known = self.passes.setdefault(key, {})
         run = point.run(self.options.software)
         return step_cost(self._of(point), run, self.kernels, links, known)
@@ -261,14 +306,20 @@ class _Grid:
     def placed(self, cost: HybridCost) -> HybridCost:
         """Return a point in the order of axes on the cluster that is fastest."""
         orders = axis_orders(cost.hybrid.mesh.axes, self.cluster)
-        points = [replace(cost.hybrid, order=tuple(name for name, _ in order)) for order in orders]
+        points = [in_order(cost.hybrid, tuple(name for name, _ in order)) for order in orders]
         others = [self.cost(point) for point in points]
         return min([cost, *others], key=lambda other: other.seconds)
 
     def _of(self, point: Hybrid) -> Workload:
-        workload = self.workload(point.tensor, point.microbatch)
+        workload = self.workload(point.tensor, point.microbatch, point.context)
         assert workload is not None, point
         return workload
+
+
+def work_of(workloads: Workloads, point: Hybrid) -> Workload | None:
+    """Return the work of one device at a point; None when the program cannot be split so."""
+    more = (point.context,) if point.context > 1 else ()
+    return workloads(point.tensor, point.microbatch, *more)
 
 
 def tensor_sizes(cluster: ClusterSpec, options: HybridOptions) -> list[int]:

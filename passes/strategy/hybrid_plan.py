@@ -15,8 +15,9 @@ from pai.passes.strategy.hybrid import (
     Workloads,
     cost_hybrid,
     search_hybrids,
+    work_of,
 )
-from pai.passes.strategy.hybrid_point import DATA, STAGE, TENSOR, Hybrid, HybridCost
+from pai.passes.strategy.hybrid_point import CONTEXT, DATA, STAGE, TENSOR, Hybrid, HybridCost, in_order
 from pai.passes.strategy.insights import Choice, Insights, Sensitivity
 from pai.passes.strategy.plan import Alternative, Pipeline, Plan, Prediction, Stage
 from pai.passes.strategy.plan_segments import SegmentRange, chunk_to_text
@@ -47,7 +48,7 @@ class HybridProblem:
 
     def cost(self, point: Hybrid) -> HybridCost | None:
         """Return what a point costs; None when the program cannot be split so."""
-        workload = self.workloads(point.tensor, point.microbatch)
+        workload = work_of(self.workloads, point)
         if workload is None:
             return None
         return cost_hybrid(point, workload, self.cluster, self.options)
@@ -60,7 +61,7 @@ class HybridProblem:
 def plan_of_result(problem: HybridProblem, result: HybridResult) -> Plan:
     """Return the fastest point as a plan; the plain families and the next best lost."""
     best = result.best[0]
-    workload = problem.workloads(best.hybrid.tensor, best.hybrid.microbatch)
+    workload = work_of(problem.workloads, best.hybrid)
     plan = plan_of_hybrid(best, workload, problem.cluster)
     others = {cost.hybrid.name: ("", cost) for cost in result.best[1:]}
     for name, cost in result.families:
@@ -104,7 +105,7 @@ def plan_of_hybrid(
     parts = _stages(cost, workload, cluster) if workload else ()
     return Plan(
         mesh=Mesh(inside),
-        zero=((DATA, point.zero),) if point.zero else (),
+        zero=tuple((a, point.zero) for a, _ in inside if a != TENSOR) if point.zero else (),
         recompute=recompute,
         pipeline=Pipeline(point.stages, point.virtual, point.microbatches, point.schedule, parts),
         strategy=point.name,
@@ -124,13 +125,16 @@ def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
             and microbatches do not divide.
     """
     sizes, pipeline = dict(plan.mesh.axes), plan.pipeline
-    replicas, tensor = sizes.get(DATA, 1), sizes.get(TENSOR, 1)
+    replicas, context, tensor = (sizes.get(axis, 1) for axis in (DATA, CONTEXT, TENSOR))
     choices = {how for _, how in plan.recompute} or {"none"}
-    zero = dict(plan.zero)
-    if set(sizes) - {DATA, TENSOR} or len(choices) > 1 or set(zero) - {DATA}:
+    zero = {stage for _, stage in plan.zero} or {0}
+    split = {axis for axis in (DATA, CONTEXT) if axis in sizes}
+    known = {axis for axis, _ in plan.zero} in (set(), split)
+    if set(sizes) - {DATA, CONTEXT, TENSOR} or max(len(choices), len(zero)) > 1 or not known:
         raise InvalidSharding(
             "the plan is no point of the outer search",
-            hint=f"use the axes '{DATA}' and '{TENSOR}', one recompute choice, ZeRO over '{DATA}'",
+            hint=f"use the axes '{DATA}', '{CONTEXT}' and '{TENSOR}', one recompute choice, and "
+            f"one ZeRO stage over '{DATA}' and '{CONTEXT}'",
         )
     parts = replicas * pipeline.microbatches
     if batch % parts:
@@ -143,11 +147,12 @@ def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
         replicas=replicas,
         microbatch=batch // parts,
         microbatches=pipeline.microbatches,
-        zero=zero.get(DATA, 0),
+        zero=zero.pop(),
         recompute=choices.pop(),
         zero_bubble=pipeline.schedule == "zero-bubble",
+        context=context,
     )
-    return replace(point, order=_order(plan, point))
+    return in_order(point, _order(plan, point))
 
 
 def _order(plan: Plan, point: Hybrid) -> tuple[str, ...]:
@@ -200,7 +205,7 @@ def _by_kind(cost: HybridCost, cluster: ClusterSpec | None) -> list[tuple[int, .
     kinds = [kind for _, _, kind in cost.cuts]
     if len(set(kinds)) < 2 or cluster is None:
         return []
-    each = cost.hybrid.tensor * cost.hybrid.replicas
+    each = cost.hybrid.mesh.num_devices // cost.hybrid.stages
     free: dict[str, list[int]] = {}
     for number, device in enumerate(cluster.devices):
         free.setdefault(device.kind, []).append(number)
@@ -277,7 +282,7 @@ def _communication(problem: HybridProblem, best: HybridCost) -> Iterator[tuple[s
 
 def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hybrid]]:
     """Yield the points that differ from the best in one decision, with that decision in words."""
-    workload = problem.workloads(best.tensor, best.microbatch)
+    workload = work_of(problem.workloads, best)
     names = {choice.name for s in workload.segments for choice in s.recompute} if workload else ()
     for name in sorted(names):
         if name != best.recompute:
@@ -285,7 +290,10 @@ def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hyb
     for zero in range(4):
         if zero != best.zero and best.replicas > 1 and (zero < 2 or best.stages == 1):
             yield f"ZeRO {zero}", replace(best, zero=zero)
-    for counted, things in (("tensor", "devices a layer"), ("stages", "stages")):
+    counts = {"tensor": "devices a layer", "stages": "stages"}
+    if best.context > 1 or problem.options.context > 1:
+        counts["context"] = "devices a sequence or group of experts"
+    for counted, things in counts.items():
         size = getattr(best, counted)
         for other in (size // 2, size * 2):
             point = _resized(best, counted, other, problem)
@@ -303,7 +311,8 @@ def _resized(best: Hybrid, counted: str, size: int, problem: HybridProblem) -> H
     """Return the best with another number of stages or tensor shards, replicas filling up."""
     tensor = size if counted == "tensor" else best.tensor
     stages = size if counted == "stages" else best.stages
-    share = stages * tensor
+    context = size if counted == "context" else best.context
+    share = stages * tensor * context
     devices = best.mesh.num_devices
     if size < 1 or devices % share:
         return None
@@ -319,6 +328,7 @@ def _resized(best: Hybrid, counted: str, size: int, problem: HybridProblem) -> H
         replicas=replicas,
         microbatches=count,
         virtual=virtual,
+        context=context,
     )
 
 

@@ -19,7 +19,7 @@ from pai.passes.strategy.workload import Workload
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec, DeviceSpec
 
-STAGE, DATA, TENSOR = "stage", "data", "tensor"
+STAGE, DATA, CONTEXT, TENSOR = "stage", "data", "context", "tensor"
 
 OVERLAPPED = Execution(overlap_send=True, overlap_reduce=True)
 """Software that hides transfers between stages and the reduction of gradients."""
@@ -39,7 +39,9 @@ class Hybrid:
         zero: ZeRO stage, 0 to 3.
         recompute: what layers recompute: a name of ``Segment.recompute``.
         zero_bubble: whether gradients by weights wait for the gaps of the pipeline.
-        order: the mesh axes, outermost first.
+        order: the mesh axes, outermost first; the context axis, unless named, is outside of tensor.
+        context: devices of a replica among which its tokens, by sequence or by sample, and the
+            experts are split; each of them is ``tensor`` devices.
     """
 
     stages: int = 1
@@ -52,12 +54,17 @@ class Hybrid:
     recompute: str = "none"
     zero_bubble: bool = False
     order: tuple[str, ...] = (STAGE, DATA, TENSOR)
+    context: int = 1
 
     @property
     def mesh(self) -> Mesh:
         """The devices."""
         sizes = {STAGE: self.stages, DATA: self.replicas, TENSOR: self.tensor}
-        return Mesh(tuple((name, sizes[name]) for name in self.order))
+        order = self.order
+        if self.context > 1:
+            sizes[CONTEXT] = self.context
+            order = order if CONTEXT in order else _with_context(order)
+        return Mesh(tuple((name, sizes[name]) for name in order if name in sizes))
 
     @property
     def schedule(self) -> str:
@@ -74,6 +81,7 @@ class Hybrid:
         parts = [
             f"stages={self.stages}" + (f"x{self.virtual}" if self.virtual > 1 else ""),
             f"data={self.replicas}",
+            *([f"context={self.context}"] if self.context > 1 else []),
             f"tensor={self.tensor}",
             f"microbatches={self.microbatches}x{self.microbatch}",
         ]
@@ -96,11 +104,25 @@ class Hybrid:
             virtual=self.virtual,
             data=(DATA,),
             replicas=self.replicas,
+            context=self.context,
+            context_axes=(CONTEXT,),
             zero=self.zero,
             recompute=self.recompute,
             stage_axes=(STAGE,),
             schedule="zero-bubble" if self.zero_bubble else "",
         )
+
+
+def _with_context(order: tuple[str, ...]) -> tuple[str, ...]:
+    place = order.index(TENSOR)
+    return (*order[:place], CONTEXT, *order[place:])
+
+
+def in_order(point: Hybrid, order: tuple[str, ...]) -> Hybrid:
+    """Return a point with its axes in an order; the same point for the same meshes."""
+    plain = tuple(name for name in order if name != CONTEXT)
+    told = CONTEXT in order and order != _with_context(plain)
+    return replace(point, order=order if told else plain)
 
 
 @dataclass(frozen=True)
@@ -126,13 +148,17 @@ class HybridCost:
         return self.step.total
 
 
+def _alone(point: Hybrid) -> bool:
+    return point.stages == point.tensor == point.context == 1
+
+
 FAMILIES: dict[str, Callable[[Hybrid], bool]] = {
-    "data parallel": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 0,
-    "ZeRO-1": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 1,
-    "ZeRO-2": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 2,
-    "ZeRO-3": lambda h: h.stages == 1 and h.tensor == 1 and h.zero == 3,
-    "tensor and data parallel": lambda h: h.stages == 1 and h.tensor > 1 and h.zero < 2,
-    "Megatron grid": lambda h: h.zero < 2,
+    "data parallel": lambda h: _alone(h) and h.zero == 0,
+    "ZeRO-1": lambda h: _alone(h) and h.zero == 1,
+    "ZeRO-2": lambda h: _alone(h) and h.zero == 2,
+    "ZeRO-3": lambda h: _alone(h) and h.zero == 3,
+    "tensor and data parallel": lambda h: h.stages == h.context == 1 < h.tensor and h.zero < 2,
+    "Megatron grid": lambda h: h.context == 1 and h.zero < 2,
 }
 """The plain ways to spread a training step, which are always scored."""
 
@@ -193,7 +219,7 @@ def stage_devices(point: Hybrid, cluster: ClusterSpec) -> list[StageDevices]:
 
     Chunks, and stages that would have to mix kinds, take all devices for the slowest kind.
     """
-    each = point.tensor * point.replicas
+    each = point.mesh.num_devices // point.stages
     counts: dict[DeviceSpec, int] = {}
     for host in cluster.hosts:
         counts[host.device] = counts.get(host.device, 0) + host.devices

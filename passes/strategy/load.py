@@ -15,14 +15,13 @@ from pai.dialects.mlir import ir
 from pai.dialects.program import Signature
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.explain import largest
-from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import (
     HybridProblem,
     hybrid_insights,
     hybrid_of_plan,
     prediction_of_hybrid,
 )
-from pai.passes.strategy.hybrid_point import DATA, TENSOR
+from pai.passes.strategy.hybrid_point import CONTEXT, DATA, TENSOR
 from pai.passes.strategy.intra.inner import inner_search
 from pai.passes.strategy.plan import Plan, PlanFile, read_plan
 from pai.passes.strategy.plan_check import check_plan
@@ -30,7 +29,7 @@ from pai.passes.strategy.plan_values import check_values
 from pai.passes.strategy.plan_zero import expand_zero, is_training
 from pai.passes.strategy.search import predict_plan
 from pai.passes.strategy.staged import staged
-from pai.passes.strategy.step_plan import layouts_of_point, state_of
+from pai.passes.strategy.step_plan import layouts_of_point, options_of
 from pai.passes.strategy.units import bytes_text
 from pai.runtime.errors import InfeasiblePlan, InvalidInput, InvalidSharding
 from pai.runtime.topology import ClusterSpec
@@ -71,7 +70,7 @@ def _as_searched(
     """Return a plan as the outer search wrote it, costed and explained by it; None for others."""
     axes = {name for name, _ in plan.mesh.axes}
     others = plan.arguments or plan.values or has_shardings(module)
-    if axes != {DATA, TENSOR} or others or not is_training(signature):
+    if axes - {CONTEXT} != {DATA, TENSOR} or others or not is_training(signature):
         return None
     try:
         inner = inner_search(module, signature, cluster)
@@ -80,8 +79,7 @@ def _as_searched(
         return None
     if plan.patterns != layouts_of_point(inner, point):
         return None
-    options = HybridOptions(state=state_of(signature))
-    problem = HybridProblem(inner, inner.batch, cluster, options)
+    problem = HybridProblem(inner, inner.batch, cluster, options_of(inner))
     cost = problem.cost(point)
     if cost is None:
         return None

@@ -102,14 +102,13 @@ def _stage(workload: Workload, run: Execution, state: State, stage: int) -> Memo
     parameters = sum(count * segment.parameters for segment, count in held)
     if 0 < stage == run.stages - 1:
         parameters += workload.tied
-    parts = [run.replicas if run.zero >= level else 1 for level in (3, 2, 1)]
-    if run.by_segment:
-        parts[0] = run.replicas
+    experts = sum(count * segment.experts for segment, count in held)
+    parts = [run.owned(parameters, experts, level) for level in (3, 2, 1)]
     live = sum(count * kept(segment, run.recompute) for segment, count in held)
     alive = (
-        state.parameter * parameters / parts[0],
-        state.gradient * parameters / parts[1],
-        state.optimizer * parameters / parts[2],
+        state.parameter * parts[0],
+        state.gradient * parts[1],
+        state.optimizer * parts[2],
         live * microbatches_kept(run, stage),
         max(_transient(segment, run.recompute) for segment, _ in held),
         _buffers(held, run),
@@ -134,6 +133,11 @@ def _transient(segment: Segment, recompute: str) -> float:
     return segment.transient_bytes + max(0.0, again)
 
 
+def gathered_elements(segment: Segment, run: Execution) -> float:
+    """Return the parameters of a segment that devices have in shards, on one of them gathered."""
+    return sum(elements for elements, _ in run.alike(segment.parameters, segment.experts))
+
+
 def _buffers(held: list[tuple[Segment, float]], run: Execution) -> float:
     """Return gathered parameters and the gradients of the largest segment.
 
@@ -143,7 +147,7 @@ def _buffers(held: list[tuple[Segment, float]], run: Execution) -> float:
     if not run.by_segment:
         return 0.0
     (layer, count), *others = held
-    gathered = (2 if run.zero == 3 else count) * layer.parameters
-    gathered += sum(segment.parameters * times for segment, times in others)
-    largest = max(segment.parameters for segment, _ in held)
+    gathered = (2 if run.zero == 3 else count) * gathered_elements(layer, run)
+    gathered += sum(gathered_elements(segment, run) * times for segment, times in others)
+    largest = max(gathered_elements(segment, run) for segment, _ in held)
     return gathered * run.gather_bytes + largest * (run.gather_bytes + run.reduce_bytes)

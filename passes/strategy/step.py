@@ -32,6 +32,10 @@ class Execution:
         virtual: chunks of layers on each device (interleaving).
         data: axes over which replicas spread.
         replicas: their product.
+        context: devices of a replica among which its tokens are split, by sequence or by sample.
+            They have the parameters of dense layers alike, which are reduced and, by ZeRO, stored
+            over ``data`` and the context axis; experts are apart (``Segment.experts``).
+        context_axes: the axes over which they spread.
         zero: 0 all state everywhere, 1 optimizer split, 2 gradients too, 3 parameters too.
         recompute: name of the choice that layers take.
         stage_axes: axes over which stages spread.
@@ -53,6 +57,8 @@ class Execution:
     virtual: int = 1
     data: tuple[str, ...] = ("data",)
     replicas: int = 1
+    context: int = 1
+    context_axes: tuple[str, ...] = ("context",)
     zero: int = 0
     recompute: str = "none"
     stage_axes: tuple[str, ...] = ("stage",)
@@ -68,7 +74,24 @@ class Execution:
     @property
     def by_segment(self) -> bool:
         """Whether replicas exchange parameters and gradients in every microbatch."""
-        return self.replicas > 1 and (self.zero == 3 or (self.zero == 2 and self.segmented))
+        return self.copies > 1 and (self.zero == 3 or (self.zero == 2 and self.segmented))
+
+    @property
+    def copies(self) -> int:
+        """Devices that have the parameters of dense layers alike."""
+        return self.replicas * self.context
+
+    def alike(self, parameters: float, experts: float) -> list[tuple[float, tuple[str, ...]]]:
+        """Return elements that several devices have alike, with the axes of those devices."""
+        axes = (*self.data, *self.context_axes) if self.context > 1 else self.data
+        groups = ((parameters - experts, axes, self.copies), (experts, self.data, self.replicas))
+        return [(count, over) for count, over, devices in groups if count > 0 and devices > 1]
+
+    def owned(self, parameters: float, experts: float, level: int) -> float:
+        """Return the elements that a device has of what ZeRO splits from stage ``level`` on."""
+        if self.zero < level and not (level == 3 and self.by_segment):
+            return parameters
+        return (parameters - experts) / self.copies + experts / self.replicas
 
     @property
     def schedule_name(self) -> str:
@@ -171,7 +194,7 @@ def step_cost(
         memory_bound=work.kernels.memory + work.kernels.launch,
         exposed_communication=work.communication + transfer * run.microbatches + reduce,
         bubble=model.bubble(stages, transfer),
-        optimizer=model.update_seconds(model.stage_parameters(workload)),
+        optimizer=model.update_seconds(*model.stage_parameters(workload)),
         overhead=work.host,
     )
 
@@ -217,12 +240,10 @@ class _Step:
 
     def gathering(self, segment: Segment) -> tuple[float, float]:
         """Return seconds to gather a segment's parameters and to scatter its gradients."""
-        run, elements = self.run, segment.parameters
-        if not elements:
-            return 0.0, 0.0
+        run, parts = self.run, self.run.alike(segment.parameters, segment.experts)
         return (
-            self.network("all_gather", elements * run.gather_bytes, run.data),
-            self.network("reduce_scatter", elements * run.reduce_bytes, run.data),
+            sum(self.network("all_gather", n * run.gather_bytes, axes) for n, axes in parts),
+            sum(self.network("reduce_scatter", n * run.reduce_bytes, axes) for n, axes in parts),
         )
 
     def beside(self, work: _Pass, hidden: float, contention: float | None = None) -> _Pass:
@@ -270,14 +291,17 @@ class _Step:
             others = max(0.0, others - 2 * (len(stages) - 1) * weights)
         return (others + (len(stages) - 1) * transfer) / self.run.virtual
 
-    def stage_parameters(self, workload: Workload) -> float:
-        """Return the parameters of the fullest stage, on one device."""
+    def stage_parameters(self, workload: Workload) -> tuple[float, float]:
+        """Return the parameters of the fullest stage on one device, and the experts among them."""
         layers, place = workload.layers, workload.place
         counts = spread(layers.repeat, self.run.stages)
-        held = [layers.parameters * count for count in counts]
-        held[0] += sum(s.parameters * s.repeat for s in workload.segments[:place])
-        held[-1] += sum(s.parameters * s.repeat for s in workload.segments[place + 1 :])
-        return max(held)
+        held = [[(layers, count)] for count in counts]
+        held[0] += [(s, s.repeat) for s in workload.segments[:place]]
+        held[-1] += [(s, s.repeat) for s in workload.segments[place + 1 :]]
+        return max(
+            (sum(s.parameters * n for s, n in stage), sum(s.experts * n for s, n in stage))
+            for stage in held
+        )
 
     def reduce_seconds(self, workload: Workload, microbatch: float) -> float:
         """Return the exposed part of what replicas exchange once in a step.
@@ -286,17 +310,21 @@ class _Step:
         the last exchange theirs too.
         """
         run = self.run
-        if run.replicas == 1 or run.by_segment:
+        if run.copies == 1 or run.by_segment:
             return 0.0
-        elements = self.stage_parameters(workload)
         if run.zero == 0:
-            seconds = self.network("all_reduce", elements * run.reduce_bytes, run.data)
+            seconds = self.exchanged("all_reduce", workload, run.reduce_bytes)
             return self.behind(seconds, microbatch)
-        scatter = self.network("reduce_scatter", elements * run.reduce_bytes, run.data)
-        gather = self.network("all_gather", elements * run.gather_bytes, run.data)
+        scatter = self.exchanged("reduce_scatter", workload, run.reduce_bytes)
+        gather = self.exchanged("all_gather", workload, run.gather_bytes)
         earlier = run.microbatches - 1 if run.zero == 2 and run.stages == 1 else 0
         again = earlier * self.behind(scatter, microbatch) if earlier else 0.0
         return again + self.behind(scatter + gather, microbatch)
+
+    def exchanged(self, kind: str, workload: Workload, each: float) -> float:
+        """Return seconds of a collective on the fullest stage's parameters of ``each`` bytes."""
+        parts = self.run.alike(*self.stage_parameters(workload))
+        return sum(self.network(kind, elements * each, axes) for elements, axes in parts)
 
     def behind(self, seconds: float, microbatch: float) -> float:
         """Return the exposed part of an exchange that may run behind a backward pass."""
@@ -306,9 +334,9 @@ class _Step:
         slow = self.kernels.constants.contention * min(seconds, hidden)
         return slow + max(0.0, seconds - hidden)
 
-    def update_seconds(self, parameters: float) -> float:
+    def update_seconds(self, parameters: float, experts: float) -> float:
         """Return seconds of the update of the parameters that this device owns."""
-        owned = parameters / (self.run.replicas if self.run.zero else 1)
+        owned = self.run.owned(parameters, experts, 1)
         return owned * self.run.update_bytes / self.kernels.bandwidth
 
 

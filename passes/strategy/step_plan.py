@@ -20,10 +20,11 @@ from pai.passes.partition.isolation import warm_up
 from pai.passes.strategy.annotate import has_shardings
 from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_plan import HybridProblem, plan_of_result, search_or_suggest
-from pai.passes.strategy.hybrid_point import DATA, TENSOR, Hybrid
+from pai.passes.strategy.hybrid_point import CONTEXT, DATA, TENSOR, Hybrid
 from pai.passes.strategy.intra.inner import Inner, inner_search
 from pai.passes.strategy.intra.layouts import Layouts, gathered_arguments
 from pai.passes.strategy.intra.problem import NONE
+from pai.passes.strategy.intra.problem import State as Split
 from pai.passes.strategy.memory import State
 from pai.passes.strategy.pipeline.microbatching import Legality, folded_microbatching
 from pai.passes.strategy.plan import Alternative, Plan, TensorLayout
@@ -33,6 +34,10 @@ from pai.passes.strategy.search import choose_plan
 from pai.runtime.errors import InvalidInput
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
+
+
+MOST_CONTEXT = 64
+"""Devices of one replica among which tokens are spread, at most."""
 
 
 def choose_any_plan(module: ir.Module, signature: Signature, cluster: ClusterSpec) -> Plan:
@@ -73,8 +78,8 @@ def choose_step_plan(
         InvalidInput: when the inputs share no batch dimension.
     """
     warm_up()
-    options = replace(options or HybridOptions(), state=state_of(signature))
     inner = inner_search(module, signature, cluster)
+    options = options_of(inner, options or HybridOptions(context=MOST_CONTEXT))
     problem = HybridProblem(inner, inner.batch, cluster, options)
     result = search_or_suggest(problem, _precision(signature))
     legality = Legality(inner.batch)
@@ -96,6 +101,13 @@ def choose_step_plan(
     )
 
 
+def options_of(
+    inner: Inner, options: HybridOptions = HybridOptions(context=MOST_CONTEXT)
+) -> HybridOptions:
+    """Return options with what only the program says: its training state and its experts."""
+    return replace(options, state=state_of(inner.signature), experts=inner.experts)
+
+
 def state_of(signature: Signature) -> State:
     """Return the bytes of a parameter, its gradient, and what the step keeps beside it."""
     learned = [v for v in signature.arguments if v.role is Role.PARAMETER]
@@ -113,14 +125,17 @@ def _precision(signature: Signature) -> str:
 
 
 def layouts_of_point(inner: Inner, point: Hybrid) -> tuple[tuple[str, TensorLayout], ...]:
-    """Return layouts of arguments: the batch over ``data``, the inner level's over ``tensor``.
+    """Return layouts of arguments: the batch over ``data``, the inner level's over the other axes.
 
     Those of repeated layers are one pattern each.
     """
-    mesh = Mesh(((DATA, point.replicas), (TENSOR, point.tensor)))
+    inside = tuple((name, size) for name, size in point.mesh.axes if name in (CONTEXT, TENSOR))
+    mesh = Mesh(((DATA, point.replicas), *sorted(inside)))
+    solved = inner.prices(point.tensor, point.context).mesh
+    found = inner.states(point.tensor, point.microbatch, point.context)
     states = [
-        (_batch(inner, node, point), *(state or (NONE,)))
-        for node, state in enumerate(inner.states(point.tensor, point.microbatch))
+        (_batch(inner, node, point), *_of_axes(state, solved, mesh))
+        for node, state in enumerate(found)
     ]
     values = inner.signature.arguments
     ranks = [len(value.shape) for value in values]
@@ -132,6 +147,12 @@ def layouts_of_point(inner: Inner, point: Hybrid) -> tuple[tuple[str, TensorLayo
         if any(sharding.dims)
     ]
     return fold_entries(entries, [value.name for value in values])
+
+
+def _of_axes(state: Split, solved: Mesh, mesh: Mesh) -> Split:
+    """Return a state over a mesh's axes but the first, of which some were not solved for."""
+    said = dict(zip((name for name, _ in solved.axes), state, strict=True))
+    return tuple(said.get(name, NONE) for name, _ in mesh.axes[1:])
 
 
 def _batch(inner: Inner, node: int, point: Hybrid) -> int:

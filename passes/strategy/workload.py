@@ -127,6 +127,8 @@ class Segment:
         recompute: the choices, ``none`` first.
         output_bytes: what it hands to the next segment, on one device.
         transient_bytes: most bytes of temporaries inside it, in either pass.
+        experts: the elements of ``parameters`` that the context axis splits; devices along it have
+            the others alike, and their gradients are added up over it once a step.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Segment:
     recompute: tuple[Recompute, ...] = (Recompute("none", 0.0),)
     output_bytes: float = 0
     transient_bytes: float = 0
+    experts: float = 0
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pai.passes.strategy.intra.prices import Prices
-from pai.passes.strategy.intra.problem import Edge, Held, Problem, Spec, State, steps
+from pai.passes.strategy.intra.problem import Edge, Held, Problem, Spec, State, Step, steps, without
 
 OVERLAP = 0.8
 """Part of a pass's compute behind which collectives may hide: kernels that use all processors
 leave the copy engines and the network free, but not at its ends."""
 PENALTY_S_PER_BYTE = 1e-8
+ONCE = 1 / 8
+"""A microbatch's part of what comes once a step (``Edge.once``)."""
 STORED_S_PER_BYTE = 1e-16
 """What is stored is stored in shards where that costs nothing: decides between equals only."""
 
@@ -24,7 +26,7 @@ class Coster:
         self.problem = problem
         self.prices = prices
         self._nodes: list[dict[State, float]] = [{} for _ in problem.nodes]
-        self._edges: dict[tuple[tuple[int, ...], int, Spec, Spec], float] = {}
+        self._edges: dict[tuple[tuple[int, ...], int, int, Spec, Spec], float] = {}
         self._stored: dict[int, list[Held]] = defaultdict(list)
         for held in problem.stored:
             self._stored[held.node].append(held)
@@ -43,13 +45,19 @@ class Coster:
         """Return the collectives of one tensor."""
         if source == target:
             return 0.0
-        key = (edge.shape, edge.itemsize, source, target)
+        key = (edge.shape, edge.itemsize, edge.once, source, target)
         if key not in self._edges:
-            moves = steps(edge, source, target, self.prices.sizes)
-            self._edges[key] = sum(
-                self.prices.collective(s.kind, s.num_bytes, s.axes) for s in moves
-            )
+            now = without(edge.once, source, target)
+            moves = steps(edge, now, target, self.prices.sizes)
+            self._edges[key] = sum(map(self._step, moves))
+            if now != source:
+                whole = steps(edge, source, target, self.prices.sizes)
+                later = sum(map(self._step, whole)) - self._edges[key]
+                self._edges[key] += ONCE * max(later, 0.0)
         return self._edges[key]
+
+    def _step(self, step: Step) -> float:
+        return self.prices.collective(step.kind, step.num_bytes, step.axes)
 
 
 def phase_of(problem: Problem, number: int) -> dict[str, float]:

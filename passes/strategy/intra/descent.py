@@ -45,7 +45,7 @@ class Descended:
 
 def descend(problem: Problem, coster: Coster, limits: Limits, orders: int = ORDERS) -> Descended:
     """Return the best states over several orders of the axes."""
-    empty: list[State] = [(NONE,) * len(coster.prices.sizes) for _ in problem.nodes]
+    empty: list[State] = [node.start(coster.prices.sizes) for node in problem.nodes]
     best = Descended(empty, evaluate(coster, empty, problem.limit), False)
     if not coster.prices.sizes:
         return replace(best, bound=best.objective)
@@ -61,7 +61,7 @@ def _one_order(
 ) -> Descended:
     """Sweep over the axes in one order until nothing changes."""
     sizes = coster.prices.sizes
-    states: list[State] = [(NONE,) * len(sizes) for _ in problem.nodes]
+    states: list[State] = [node.start(sizes) for node in problem.nodes]
     value, timed_out, bound, settled = math.inf, False, None, 0
     for turn, axis in enumerate(order * SWEEPS):
         missing = math.prod(sizes[a] for a in order[turn + 1 :])  # none after the first sweep

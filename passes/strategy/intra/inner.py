@@ -1,29 +1,37 @@
-"""The inner level of the search: what each operation splits over the tensor axis, per microbatch.
+"""The inner level of the search: what each operation splits inside a replica, per microbatch.
 
 The batch is taken out of the choice: replicas and microbatches divide it (``hybrid.py``). For every
 size of the tensor axis and number of samples the program over that one axis is solved with the
 batch's factors fixed and cut to those samples, so that weights are gathered only where that moves
 less than activations do.
+
+Beside it there may be an axis ``context``, which may split the batch's factors too, when it divides
+the samples: tokens are spread over it, by sample or along sequences, and experts, with all_to_alls
+between (S. A. Jacobs et al., "DeepSpeed Ulysses", 2023; D. Lepikhin et al., "GShard", 2020). The
+gradients of what tokens meet on all of its devices are added up over it once a step (``step.py``).
+The solver takes them as if that were so in each microbatch, so that it splits experts even where
+replicas could hold them whole: that is what the other points of the outer level are for.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pai.dialects.mlir import ir
 from pai.dialects.program import Role, Signature
 from pai.passes.partition.fold_graph import RESULT_BITS
-from pai.passes.strategy.hybrid_point import TENSOR
-from pai.passes.strategy.intra.coster import Coster
+from pai.passes.strategy.hybrid_point import CONTEXT, TENSOR
+from pai.passes.strategy.intra.coster import ONCE, Coster
 from pai.passes.strategy.intra.descent import descend
 from pai.passes.strategy.intra.ilp import Limits
 from pai.passes.strategy.intra.layouts import Constraint, Layouts
-from pai.passes.strategy.intra.lower import Lowered
+from pai.passes.strategy.intra.lower import Lowered, is_gradient
 from pai.passes.strategy.intra.prices import Prices
-from pai.passes.strategy.intra.problem import Node, Problem, State
+from pai.passes.strategy.intra.problem import NONE, Node, Problem, State
 from pai.passes.strategy.intra.solution import read_problem
 from pai.passes.strategy.intra.tasks import Tasks
 from pai.passes.strategy.workload import Workload
@@ -31,11 +39,17 @@ from pai.runtime.errors import InvalidInput
 from pai.runtime.mesh import Mesh, Sharding
 from pai.runtime.topology import ClusterSpec
 
+Experts = Mapping[int, int]
+"""Per node of a product, the factor that counts experts."""
+
 BatchFactors = Mapping[int, frozenset[int]]
 """Per node, the factors that are the batch."""
 
 SOLVED = (1, 256, 16384)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
+
+ACROSS = 64
+"""Devices of a context axis across hosts for which the program is solved."""
 
 LIMITS = Limits(gap=1e-3)
 """Of each program: what the outer level decides by is coarser."""
@@ -69,27 +83,66 @@ def batch_factors(lowered: Lowered, signature: Signature) -> BatchFactors:
     return {node: frozenset(factors) for node, factors in out.items()}
 
 
-def for_samples(lowered: Lowered, batch: BatchFactors, share: float) -> Problem:
+def expert_factors(lowered: Lowered) -> Experts:
+    """Return what products of experts have: a batch that one of their operands, a parameter, has."""
+    folded = lowered.merged.folded
+    out = {}
+    for link in lowered.merged.links:
+        heavy, value = link.target.heavy, link.source.value
+        if heavy < 0 or value < 0 or not folded.graph.stored[
+            folded.representative(value >> RESULT_BITS)
+        ]:
+            continue
+        number = lowered.heavies[heavy]
+        for product in lowered.problem.nodes[number].products:
+            shared = set(product.batch) & set(link.target.dims)
+            if shared:
+                out[number] = min(shared)
+    return out
+
+
+def for_samples(
+    lowered: Lowered,
+    batch: BatchFactors,
+    share: float,
+    names: Sequence[str] = (),
+    experts: Experts = {},
+    *,
+    by_sample: bool = False,
+) -> Problem:
     """Return the problem of a part of the batch, whose batch no axis splits.
 
     Args:
         lowered: of the whole batch; not changed.
         batch: the batch's factors.
         share: the part.
+        names: of the axes, where there are others than the tensor axis.
+        experts: what the context axis splits of products of experts.
+        by_sample: whether the context axis may split the batch after all.
     """
     none: frozenset[int] = frozenset()
+    once = names.index(CONTEXT) if CONTEXT in names else NONE
+    update = 1.0 if once < 0 else ONCE
 
     def shorter(size: int) -> int:
         return max(1, round(size * share))
+
+    def barred_of(number: int, node: Node, cut: frozenset[int]) -> tuple[frozenset[int], ...]:
+        some = frozenset({NONE, *range(len(node.sizes))} - {experts.get(number, NONE)})
+        inside = some if number in experts else none if by_sample else cut
+        return tuple(inside if name == CONTEXT else cut for name in names)
 
     def node_of(number: int, node: Node) -> Node:
         cut = batch.get(number, none)
         return replace(
             copy.copy(node),
             sizes=[shorter(n) if f in cut else n for f, n in enumerate(node.sizes)],
-            fixed=node.fixed | cut,
+            fixed=node.fixed if by_sample else node.fixed | cut,
+            barred=barred_of(number, node, cut),
             traffic=[
                 replace(t, num_bytes=t.num_bytes * (share if cut & set(t.factors) else 1.0))
+                if t.phase != "update"
+                else replace(t, num_bytes=t.num_bytes * update)
                 for t in node.traffic
             ],
         )
@@ -103,20 +156,21 @@ def for_samples(lowered: Lowered, batch: BatchFactors, share: float) -> Problem:
                 else n
                 for n, a, b in zip(edge.shape, edge.source_dims, edge.target_dims, strict=True)
             ),
+            once=once if is_gradient(edge, links) else NONE,
         )
-        for edge in lowered.problem.edges
+        for edge, links in zip(lowered.problem.edges, lowered.edge_links, strict=True)
     ]
     return Problem([node_of(i, node) for i, node in enumerate(lowered.problem.nodes)], edges)
 
 
 @dataclass
 class Inner:
-    """Workloads of a module by size of the tensor axis and samples of a microbatch.
+    """Workloads of a module by sizes of tensor and context axis and samples of a microbatch.
 
     Args:
         lowered: the problem of the whole batch.
         signature: arguments and results of the module.
-        cluster: the devices; the tensor axis is on neighbouring ones.
+        cluster: the devices; the tensor axis is on neighbouring ones, then the context axis.
         batch: samples of a step.
         limits: of each program.
     """
@@ -129,56 +183,82 @@ class Inner:
 
     def __post_init__(self) -> None:
         self.factors = batch_factors(self.lowered, self.signature)
+        self.expert_factors = expert_factors(self.lowered)
         self.parameters = frozenset(
             i for i, v in enumerate(self.signature.arguments) if v.role is Role.PARAMETER
         )
-        self._prices: dict[int, Prices] = {}
-        self._states: dict[tuple[int, int], tuple[State, ...]] = {}
+        self._prices: dict[tuple[int, int], Prices] = {}
+        self._states: dict[tuple[int, int, int, bool], tuple[State, ...]] = {}
 
-    def __call__(self, tensor: int, samples: int) -> Workload | None:
+    def __call__(self, tensor: int, samples: int, context: int = 1) -> Workload | None:
         """Return the work of one device; None when samples do not divide the batch."""
         if self.batch % samples:
             return None
-        coster = Coster(self.lowered.problem, self.prices(tensor))
-        states = self.states(tensor, samples)
+        coster = Coster(self.lowered.problem, self.prices(tensor, context))
+        states = self.states(tensor, samples, context)
         parts = self.batch // samples
         tasks = Tasks(self.lowered, coster, states, self.parameters, parts, stored=True)
         return tasks.workload()
 
-    def states(self, tensor: int, samples: int) -> tuple[State, ...]:
-        """Return what every node splits over the tensor axis."""
-        near = max(size for size in SOLVED if size <= samples)
-        key = (self.solved_for(tensor), near)
+    def states(self, tensor: int, samples: int, context: int = 1) -> tuple[State, ...]:
+        """Return what every node splits over the context axis, if it has devices, and tensor's."""
+        by_sample = samples % context == 0
+        near = max(size for size in SOLVED if size <= (samples // context if by_sample else samples))
+        key = (*self.solved_for(tensor, context), near, by_sample)
         if key not in self._states:
-            problem = for_samples(self.lowered, self.factors, near / self.batch)
-            coster = Coster(problem, self.prices(key[0]))
+            prices = self.prices(*key[:2])
+            names = [name for name, _ in prices.mesh.axes]
+            share = near * (key[1] if by_sample else 1) / self.batch
+            problem = for_samples(
+                self.lowered, self.factors, share, names,
+                self.expert_factors if context > 1 else {}, by_sample=by_sample,
+            )  # fmt: skip
+            coster = Coster(problem, prices)
             self._states[key] = tuple(descend(problem, coster, self.limits, 1).states)
         return self._states[key]
 
-    def solved_for(self, tensor: int) -> int:
-        """Return the size of the tensor axis whose solution serves for ``tensor``.
+    @property
+    def experts(self) -> int:
+        """What the experts of all layers are a multiple of; 0 without experts."""
+        nodes = self.lowered.problem.nodes
+        return math.gcd(*(nodes[n].sizes[f] for n, f in self.expert_factors.items()))
 
-        That of a host, when it divides whatever ``tensor`` divides: it has the same choices.
+    def solved_for(self, tensor: int, context: int = 1) -> tuple[int, int]:
+        """Return the sizes of the axes whose solution serves for ``tensor`` and ``context``.
+
+        Those of a host, when they divide whatever the sizes asked for divide: the choices are the
+        same. So it is for a context axis across hosts and the largest such (``ACROSS``).
         """
         host = self.cluster.hosts[0].devices
-        if not 1 < tensor < host or host % tensor:
-            return tensor
-        sizes = {n for node in self.lowered.problem.nodes for n in node.sizes}
-        return tensor if any(n % tensor == 0 and n % host for n in sizes) else host
+        solved = self._similar(tensor, host)
+        if context == 1:
+            return solved, 1
+        if solved * context > self.cluster.num_devices:
+            solved = tensor
+        across = min(ACROSS, self.cluster.num_devices // solved)
+        return solved, self._similar(context, across if tensor * context > host else host // solved)
 
-    def prices(self, tensor: int) -> Prices:
-        """Return what kernels and collectives cost on ``tensor`` devices."""
-        if tensor not in self._prices:
-            axes = ((TENSOR, tensor),) if tensor > 1 else ()
-            self._prices[tensor] = Prices(Mesh(axes), self.cluster)
-        return self._prices[tensor]
+    def _similar(self, size: int, other: int) -> int:
+        """Return ``other`` when it divides whatever ``size`` divides, and else ``size``."""
+        if not 1 < size < other or other % size:
+            return size
+        sizes = {n for node in self.lowered.problem.nodes for n in node.sizes}
+        return size if any(n % size == 0 and n % other for n in sizes) else other
+
+    def prices(self, tensor: int, context: int = 1) -> Prices:
+        """Return what kernels and collectives cost on ``context`` times ``tensor`` devices."""
+        if (tensor, context) not in self._prices:
+            axes = ((CONTEXT, context), (TENSOR, tensor))
+            mesh = Mesh(tuple((name, size) for name, size in axes if size > 1))
+            self._prices[tensor, context] = Prices(mesh, self.cluster)
+        return self._prices[tensor, context]
 
     def layouts(
-        self, tensor: int, samples: int
+        self, tensor: int, samples: int, context: int = 1
     ) -> tuple[tuple[Sharding, ...], tuple[Constraint, ...]]:
-        """Return how arguments are laid out over the tensor axis, and values inside."""
-        mesh = self.prices(tensor).mesh
-        found = Layouts(self.lowered, list(self.states(tensor, samples)), mesh)
+        """Return how arguments are laid out over the axes of a replica, and values inside."""
+        mesh = self.prices(tensor, context).mesh
+        found = Layouts(self.lowered, list(self.states(tensor, samples, context)), mesh)
         ranks = [len(value.shape) for value in self.signature.arguments]
         return tuple(found.arguments(ranks)), found.constraints()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
@@ -186,6 +187,11 @@ def _edges(out: Lowered) -> None:
             count *= out.microbatches if edge.phase in ("forward", "backward") else 1
         out.problem.edges.append(replace(edge, count=count))
         out.edge_links.append(links)
+
+
+def is_gradient(edge: Edge, links: Sequence[Link]) -> bool:
+    """Whether an edge carries the gradient by a parameter from what makes it."""
+    return edge.hidden and links[0].result >= 0
 
 
 def _attention(out: Lowered) -> set[int]:

@@ -94,6 +94,8 @@ class Node:
         even: factors that axes have to divide.
         products: its matrix products.
         traffic: its bytes.
+        barred: per axis, factors that it must not split, and NONE where it has to split one; ()
+            bars nothing.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Node:
     even: set[int] = field(default_factory=set)
     products: list[Product] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)
+    barred: tuple[frozenset[int], ...] = ()
 
     def shards(self, state: State, axes: tuple[int, ...]) -> list[int]:
         """Return the number of parts of each factor."""
@@ -113,6 +116,8 @@ class Node:
 
     def allows(self, state: State, axes: tuple[int, ...]) -> bool:
         """Whether the factors can be split so."""
+        if any(factor in barred for factor, barred in zip(state, self.barred, strict=False)):
+            return False
         for factor, parts in enumerate(self.shards(state, axes)):
             size = self.sizes[factor]
             if parts > 1 and (
@@ -121,6 +126,11 @@ class Node:
             ):
                 return False
         return True
+
+    def start(self, axes: tuple[int, ...]) -> State:
+        """Return a state that is allowed, NONE where it can be."""
+        whole = (NONE,) * len(axes)
+        return whole if self.allows(whole, axes) else next(self.states(axes))
 
     def states(self, axes: tuple[int, ...]) -> Iterator[State]:
         """Yield every state, NONE first."""
@@ -158,6 +168,7 @@ class Edge:
         phase: of the reader.
         hidden: whether compute of the same phase may hide the collectives.
         group: edges of one group carry the same tensor; what they need alike is moved once.
+        once: axis along which a gradient is completed once a step and not in each microbatch.
     """
 
     source: int
@@ -171,6 +182,7 @@ class Edge:
     phase: str = "forward"
     hidden: bool = False
     group: int = -1
+    once: int = NONE
 
     def source_spec(self, state: State) -> Spec:
         """Return how the source lays the tensor out."""
@@ -183,6 +195,13 @@ class Edge:
 
 def _dim(dims: tuple[int, ...], factor: int) -> int:
     return dims.index(factor) if factor >= 0 and factor in dims else NONE
+
+
+def without(axis: int, source: Spec, target: Spec) -> Spec:
+    """Return a source's spec with an axis as the target has it, where the target is whole."""
+    if axis < 0 or target[axis] >= 0:
+        return source
+    return (*source[:axis], target[axis], *source[axis + 1 :])
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pai.passes.partition.fold_graph import RESULT_BITS
 from pai.passes.strategy.intra.coster import Coster, charged
 from pai.passes.strategy.intra.graph import Phase
-from pai.passes.strategy.intra.lower import Lowered
+from pai.passes.strategy.intra.lower import Lowered, is_gradient
 from pai.passes.strategy.intra.memory import boundaries, held, saved
-from pai.passes.strategy.intra.problem import PARTIAL, Node, Product, State, steps
+from pai.passes.strategy.intra.problem import NONE, PARTIAL, Node, Product, State, steps, without
 from pai.passes.strategy.intra.segments import AFTER, BEFORE, LAYER
 from pai.passes.strategy.kernels import BYTES
 from pai.passes.strategy.workload import (
@@ -45,6 +45,8 @@ class _Collected:
     boundary: float = 0.0
     parameters: float = 0.0
     largest: float = 0.0
+    experts: float = 0.0
+    moved: float = 0.0
 
 
 class Tasks:
@@ -57,7 +59,8 @@ class Tasks:
         parameters: the arguments that are parameters, by number.
         microbatches: the tasks are those of one of so many parts of the batch.
         stored: whether parameters count as they are stored, and gathering them and reducing their
-            gradients over these axes are tasks: for axes that are not the replicas'.
+            gradients over these axes are tasks: for axes that are not the replicas'. Of an axis
+            ``context`` that is so only for the parameters that it splits.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Tasks:
         self.stored = stored
         self.folded = lowered.merged.folded
         self.segments = lowered.segments
+        names = [name for name, _ in coster.prices.mesh.axes]
+        self.context = names.index("context") if stored and "context" in names else NONE
         self.found = {name: _Collected() for name in (BEFORE, LAYER, AFTER)}
 
     def workload(self) -> Workload:
@@ -152,6 +157,8 @@ class Tasks:
             parts = 1 if edge.hidden else self.microbatches
             p = edge.source_spec(self.states[edge.source])
             q = edge.target_spec(self.states[edge.target])
+            if is_gradient(edge, links_of[id(edge)]):
+                p = without(self.context, p, q)
             for step in steps(edge, p, q, self.coster.prices.sizes):
                 task = Collective(
                     step.kind,
@@ -161,6 +168,9 @@ class Tasks:
                 )
                 for link in links_of[id(edge)]:
                     self._add(link.reader, task, link.count)
+                    if self.context in step.axes and not edge.hidden:
+                        found = self.found[self.segments[link.reader]]
+                        found.moved = max(found.moved, task.num_bytes)
 
     def _local(self, value: int, count: int) -> float:
         what = held(self.lowered, value, count)
@@ -182,7 +192,9 @@ class Tasks:
         for number, members in enumerate(self.folded.members):
             if members[0] in self.parameters:
                 name = self.segments[number]
-                self.found[name].parameters += self._elements(number) * len(members)
+                elements = self._elements(number) * len(members)
+                self.found[name].parameters += elements
+                self.found[name].experts += elements * self._apart(number)
 
     def _elements(self, number: int) -> float:
         """Return the elements of a parameter that a device's kernels read, or that it stores."""
@@ -203,6 +215,12 @@ class Tasks:
             )
             smallest = min(smallest, math.prod(tensor.shape) / parts)
         return smallest if smallest < math.inf else float(math.prod(tensor.shape))
+
+    def _apart(self, number: int) -> bool:
+        """Whether the context axis splits a parameter."""
+        node = self.lowered.node_of(number << RESULT_BITS)
+        factors = self.lowered.value_factors(number << RESULT_BITS)
+        return self.context >= 0 and self.states[node][self.context] in set(factors) - {NONE}
 
     def _tied(self) -> float:
         """Return the elements of parameters that the first and the last segment both read."""
@@ -228,7 +246,9 @@ class Tasks:
         return Segment(
             name, parts["forward"], parts["backward"], parts["weight_backward"], repeat,
             found.parameters / repeat, tuple(choices),
-            0.0 if name == AFTER else output / self.folded.layers, 2 * found.largest,
+            0.0 if name == AFTER else output / self.folded.layers,
+            2 * found.largest + found.moved,
+            found.experts / repeat,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from pai.passes.strategy.kernels import Kernels
-from pai.passes.strategy.memory import FRAGMENTATION, State, kept
+from pai.passes.strategy.memory import FRAGMENTATION, State, gathered_elements, kept
 from pai.passes.strategy.pipeline.stages import (
     CostFunction,
     StageCost,
@@ -53,10 +53,11 @@ class StageWork:
             seconds.backward,
             seconds.weight,
             self.network("send", segment.output_bytes, run.stage_axes),
-            whole * (self.state_bytes(segment.parameters) + gathered),
+            whole * (self.state_bytes(segment.parameters, segment.experts) + gathered),
             whole * saved,
             whole * (segment.transient_bytes + again + passing),
             segment.parameters,
+            segment.experts,
         )
 
     def gathered_bytes(self, segment: Segment) -> tuple[float, float]:
@@ -69,22 +70,18 @@ class StageWork:
         if not run.by_segment:
             return 0.0, 0.0
         layer = max(self.workload.segments, key=lambda other: other.repeat)
-        largest = max(other.parameters for other in self.workload.segments)
+        largest = max(gathered_elements(other, run) for other in self.workload.segments)
         passing = largest * (run.gather_bytes + run.reduce_bytes)
         if run.zero == 3:
-            passing += 2 * layer.parameters * run.gather_bytes
+            passing += 2 * gathered_elements(layer, run) * run.gather_bytes
         stays = run.zero == 2 or segment is not layer
-        return segment.parameters * run.gather_bytes * stays, passing
+        return gathered_elements(segment, run) * run.gather_bytes * stays, passing
 
-    def state_bytes(self, parameters: float) -> float:
+    def state_bytes(self, parameters: float, experts: float = 0.0) -> float:
         """Return the bytes of parameters, gradients and optimizer state on one device."""
-        shares = [self.run.replicas if self.run.zero >= level else 1 for level in (3, 2, 1)]
-        if self.run.by_segment:
-            shares[0] = self.run.replicas
-        state = self.state
-        return parameters * (
-            state.parameter / shares[0] + state.gradient / shares[1] + state.optimizer / shares[2]
-        )
+        state, run = self.state, self.run
+        each = ((state.parameter, 3), (state.gradient, 2), (state.optimizer, 1))
+        return sum(size * run.owned(parameters, experts, level) for size, level in each)
 
 
 def workload_costs(works: Callable[[Submesh], StageWork]) -> CostFunction:

@@ -63,6 +63,7 @@ class StageCost:
         activation_bytes: kept for each microbatch in flight.
         transient_bytes: temporaries and buffers.
         parameters: on each device, in elements, ZeRO not counted.
+        experts: those of them that the context axis splits (``Segment.experts``).
     """
 
     forward: float
@@ -73,6 +74,7 @@ class StageCost:
     activation_bytes: float = 0.0
     transient_bytes: float = 0.0
     parameters: float = 0.0
+    experts: float = 0.0
 
     @property
     def seconds(self) -> float:

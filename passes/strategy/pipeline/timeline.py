@@ -116,16 +116,20 @@ def timeline(
 
 def _with_replicas(times: ChunkTimes, stage: Stage, run: Execution, network: Network) -> ChunkTimes:
     """Return a virtual stage's times with what its replicas exchange once in the step."""
-    if run.replicas == 1 or run.by_segment:
+    if run.copies == 1 or run.by_segment:
         return times
-    elements, buckets = stage.cost.parameters, max(stage.end - stage.first, 1)
+    parts = run.alike(stage.cost.parameters, stage.cost.experts)
+    buckets = max(stage.end - stage.first, 1)
+
+    def seconds(kind: str, each: float) -> float:
+        return sum(network(kind, elements * each, axes) for elements, axes in parts)
+
     if run.zero == 0:
-        reduce = network("all_reduce", elements * run.reduce_bytes, run.data)
-        return replace(times, reduce=reduce, buckets=buckets)
+        return replace(times, reduce=seconds("all_reduce", run.reduce_bytes), buckets=buckets)
     return replace(
         times,
-        gather=network("all_gather", elements * run.gather_bytes, run.data),
-        reduce=network("reduce_scatter", elements * run.reduce_bytes, run.data),
+        gather=seconds("all_gather", run.gather_bytes),
+        reduce=seconds("reduce_scatter", run.reduce_bytes),
         buckets=buckets,
     )
 
@@ -135,5 +139,5 @@ def _update(
 ) -> float:
     """Return the seconds of a stage's update."""
     chunks = plan.stages[stage :: run.stages]
-    owned = sum(chunk.cost.parameters for chunk in chunks) / (run.replicas if run.zero else 1)
+    owned = sum(run.owned(c.cost.parameters, c.cost.experts, 1) for c in chunks)
     return owned * run.update_bytes / known[chunks[0].submesh].kernels.bandwidth
