@@ -12,6 +12,7 @@ than they are.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,8 +67,8 @@ class HybridOptions:
         microbatches: whether a replica may run its batch in parts, one after the other.
         software: what is hidden, and the bytes that gradients and the update move.
         context: most devices along the context axis; 1 leaves the axis out. It is tried for
-            programs with experts, with microbatches that it divides, and, with microbatches of
-            one sample, where that is too large (``SHARE``) or the batch too small for the devices.
+            programs with experts, in microbatches that it divides, and, in microbatches of one
+            sample, where that is too large (``SHARE``) or the batch too small for the devices.
         experts: experts of a layer; 0 for programs without.
     """
 
@@ -222,8 +223,9 @@ class _Grid:
         sizes = divisors(self.cluster.num_devices, most)[1:]
         if experts:
             return [size for size in sizes if experts % size == 0]
-        return sizes if sizes and self.crowded() else []
+        return sizes if sizes and self.crowded else []
 
+    @functools.cached_property
     def crowded(self) -> bool:
         """Whether one sample fills the devices that share a layer, or samples are too few."""
         sizes = tensor_sizes(self.cluster, self.options)
@@ -241,8 +243,10 @@ class _Grid:
         if context == 1:
             larger = [size for size in powers if size > most and self.batch % size == 0]
             return [*divisors(self.batch, most), *larger]
-        spread = [n * context for n in (*divisors(self.batch, most), *powers) if self.options.experts]
-        return [n for n in sorted({1, *spread}) if self.batch % n == 0]
+        sizes = {1} if self.crowded else set()
+        if self.options.experts:
+            sizes |= {context * n for n in (*divisors(self.batch, most), *powers)}
+        return [size for size in sorted(sizes) if self.batch % size == 0]
 
     def fits(self, point: Hybrid) -> bool:
         """Whether the memory of a point fits."""

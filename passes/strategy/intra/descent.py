@@ -69,7 +69,7 @@ def _one_order(
         timed_out |= solved.timed_out
         bound = solved.bound if len(order) == 1 else None
         now = evaluate(coster, solved.states, problem.limit)
-        settled = 0 if now < value * (1 - TINY) else settled + 1
+        settled = 0 if now < value * (1 - max(TINY, limits.gap)) else settled + 1
         if turn < len(order) or now < value:
             states, value = solved.states, now
         if turn + 1 >= len(order) and settled >= len(order) - 1:
