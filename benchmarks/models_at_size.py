@@ -20,12 +20,12 @@ from pai.passes.simplify import simplify
 from pai.passes.strategy.annotate import main_function
 from pai.passes.strategy.hybrid import HybridOptions
 from pai.passes.strategy.hybrid_point import Hybrid
-from pai.passes.strategy.intra.coster import Coster
-from pai.passes.strategy.intra.descent import descend
-from pai.passes.strategy.intra.inner import Inner, for_samples, inner_search
-from pai.passes.strategy.intra.problem import State as Split
+from pai.passes.strategy.intra.inner import Inner, inner_search
+from pai.passes.strategy.intra.problem import Problem
 from pai.passes.strategy.memory import State
+from pai.passes.strategy.step_plan import MOST_CONTEXT
 from pai.passes.strategy.tensor_parallel import split_weights
+from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec, load_cluster
 
 XLA_SHARE = 0.9
@@ -65,8 +65,10 @@ class ModelCase:
 
     @property
     def options(self) -> HybridOptions:
-        """What the search tries."""
-        return HybridOptions(state=self.state, memory_share=self.share)
+        """What the search tries; how many experts there are the program says."""
+        return HybridOptions(
+            state=self.state, memory_share=self.share, context=MOST_CONTEXT
+        )
 
 
 F32 = State(4, 4, 8)
@@ -83,6 +85,30 @@ def _alpa(stages: int, replicas: int, tensor: int, micro: int, count: int) -> di
     return {"Alpa's plan": point}
 
 
+def _deepseek(
+    stages: int, replicas: int, experts: int, count: int, how: str, micro: int = 1
+) -> dict[str, Hybrid]:
+    """Return stages, and experts spread beside the batch; no tensor parallelism, ZeRO-1.
+
+    DeepSeek-AI, "DeepSeek-V3 Technical Report", 2024, §3.2: 16 stages, 64-way expert parallelism,
+    gradients by weights in the pipeline's gaps.
+    """
+    point = Hybrid(
+        stages, 1, 1, replicas, micro * experts, count, 1, how,
+        zero_bubble=stages > 1, context=experts,
+    )  # fmt: skip
+    return {"DeepSeek-style": point}
+
+
+def _context(tensor: int, context: int, count: int, how: str) -> dict[str, Hybrid]:
+    """Return Megatron's tensor and context parallelism with ZeRO-1 over what is left.
+
+    The Llama 3 Herd of Models (2024), §3.3.2: 8-way tensor and 16-way context parallelism at 131,072 tokens.
+    """
+    point = Hybrid(1, 1, tensor, 64 // tensor // context, 1, count, 1, how, context=context)
+    return {"tensor and context": point}
+
+
 MODELS = (
     ModelCase(
         "GPT 6.7B", "gpt2", _gpt(32, 4096, 32), 1024, V100, 16,
@@ -95,12 +121,12 @@ MODELS = (
     ModelCase(
         "MoE 10B, 32 experts", "moe",
         lambda m: m.Config(16, 1536, 16, 6144, 32, 2, 1.25, 32000, 1024, 0.01, "float16"),
-        1024, V100, 16, share=XLA_SHARE,
+        1024, V100, 16, share=XLA_SHARE, hand=_deepseek(2, 1, 8, 128, "full"),
     ),
     ModelCase(
         "MoE 470B, 256 experts", "moe",
         lambda m: m.Config(61, 7168, 128, 2048, 256, 8, 1.25, 129280, 4096, 0.01, "bfloat16"),
-        4096, H100, 1024,
+        4096, H100, 1024, hand=_deepseek(16, 1, 64, 64, "full"),
     ),
     ModelCase(
         "Wide-ResNet-50 2.4B", "resnet", lambda m: m.Config((3, 4, 6, 3), 640),
@@ -112,7 +138,7 @@ MODELS = (
     ),
     ModelCase(
         "Llama-3 8B, 128k tokens", "llama", lambda m: m.Config(sequence=131072, dtype="bfloat16"),
-        32, H100, 64,
+        32, H100, 64, hand=_context(8, 8, 32, "none"),
     ),
     ModelCase(
         "ViT 22B", "vit", lambda m: m.Config(48, 6144, 48, 24576, 224, 14, 1000, "bfloat16"),
@@ -165,21 +191,20 @@ class Megatron(Inner):
 
     dims: Mapping[int, int] = field(default_factory=dict)
 
-    def states(self, tensor: int, samples: int) -> tuple[Split, ...]:
-        """Return what every node splits over the tensor axis."""
-        near = 4 if samples >= 4 else 1
-        key = (tensor, near)
-        if key not in self._states:
-            problem = for_samples(self.lowered, self.factors, near / self.batch)
-            for place, dim in self.dims.items():
-                value = self.lowered.merged.folded.classes[place] << RESULT_BITS
-                if self.lowered.merged.group(value) in self.lowered.clusters:
-                    node = problem.nodes[self.lowered.node_of(value)]
-                    kept = self.lowered.value_factors(value)[dim]
-                    node.fixed |= set(range(len(node.sizes))) - {kept}
-            coster = Coster(problem, self.prices(tensor))
-            self._states[key] = tuple(descend(problem, coster, self.limits, 1).states)
-        return self._states[key]
+    def problem(self, share: float, mesh: Mesh, *, by_sample: bool) -> Problem:
+        """Return what is solved for a part of the batch."""
+        problem = super().problem(share, mesh, by_sample=by_sample)
+        for place, dim in self.dims.items():
+            value = self.lowered.merged.folded.classes[place] << RESULT_BITS
+            if self.lowered.merged.group(value) in self.lowered.clusters:
+                node = problem.nodes[self.lowered.node_of(value)]
+                kept = self.lowered.value_factors(value)[dim]
+                node.fixed |= set(range(len(node.sizes))) - {kept}
+        return problem
+
+    def solved_for(self, tensor: int, context: int = 1) -> tuple[int, int]:
+        """Return the same sizes."""
+        return tensor, context
 
 
 def megatron(read: ReadModel) -> tuple[Megatron, HybridOptions]:
@@ -198,9 +223,10 @@ def megatron(read: ReadModel) -> tuple[Megatron, HybridOptions]:
         vocabulary=True,
     )
     split = Megatron(
-        inner.lowered, inner.signature, inner.cluster, inner.batch, inner.limits, found.dims
+        inner.lowered, inner.signature, inner.cluster, inner.batch, inner.limits, (1, 4), found.dims
     )
     options = replace(
-        read.case.options, tensor=host, zero=(0, 1), zero_bubble=False, recompute=("none", "full")
-    )
+        read.case.options,
+        tensor=host, zero=(0, 1), zero_bubble=False, recompute=("none", "full"), context=1,
+    )  # fmt: skip
     return split, options

@@ -34,6 +34,7 @@ from benchmarks.published.tables import read_cases
 from pai.passes.strategy.calibration import calibration
 from pai.passes.strategy.hybrid import HybridOptions, HybridResult, Workloads, search_hybrids
 from pai.passes.strategy.hybrid_point import Hybrid, HybridCost
+from pai.passes.strategy.step_plan import MOST_CONTEXT
 from pai.passes.strategy.transformer import Split, transformer_workload
 from pai.passes.strategy.workload import Workload
 from pai.runtime.errors import InfeasiblePlan
@@ -162,17 +163,20 @@ def hand_point(setup: Setup) -> Hybrid:
         microbatches=run.microbatches,
         zero=run.zero,
         recompute=run.recompute,
+        context=setup.split.context,
     )
 
 
 def workloads_of(setup: Setup, *, sequence: bool) -> Workloads:
-    """Return the work of a published model by size of the tensor axis and microbatch."""
+    """Return the work of a published model by sizes of tensor axis, microbatch and context axis."""
     model = setup.model
 
-    def work(tensor: int, samples: int) -> Workload | None:
+    def work(tensor: int, samples: int, context: int = 1) -> Workload | None:
         if model.heads % tensor or (model.kv_heads or model.heads) % tensor:
             return None
-        split = Split(tensor, 1, sequence and tensor > 1)
+        if model.seq % context:
+            return None
+        split = Split(tensor, context, sequence and tensor > 1)
         return transformer_workload(model, samples, split, setup.stack)
 
     return work
@@ -186,6 +190,7 @@ def options_of(option: Option) -> HybridOptions:
         memory_share=setup.memory().total / option.memory,
         software=setup.run,
         zero_bubble=False,
+        context=MOST_CONTEXT,
     )
 
 
@@ -290,7 +295,8 @@ def compare_model(case: ModelCase) -> ModelComparison:
     read = read_model(case)
     lowered = time.perf_counter()
     given = tuple(case.hand.values())
-    found = search_hybrids(read.inner, case.batch, case.cluster, case.options, baselines=given)
+    ours = replace(case.options, experts=read.inner.experts)
+    found = search_hybrids(read.inner, case.batch, case.cluster, ours, baselines=given)
     searched = time.perf_counter()
     families = dict(found.families)
     plain = [(name, families[name]) for name in PLAIN]

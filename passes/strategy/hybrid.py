@@ -19,12 +19,10 @@ from dataclasses import dataclass, field, replace
 
 from pai.passes.strategy.hybrid_point import (
     FAMILIES,
-    CONTEXT,
     OVERLAPPED,
     TENSOR,
     Hybrid,
     HybridCost,
-    in_order,
     network,
     simulated,
     slowest_kernels,
@@ -69,7 +67,7 @@ class HybridOptions:
         context: most devices along the context axis; 1 leaves the axis out. It is tried for
             programs with experts, in microbatches that it divides, and, in microbatches of one
             sample, where that is too large (``SHARE``) or the batch too small for the devices.
-        experts: experts of a layer; 0 for programs without.
+        experts: what the axis has to divide, experts of a layer; 0 for programs without.
     """
 
     tensor: int = 0
@@ -290,9 +288,7 @@ class _Grid:
             self.networks[point.mesh] = network(point, self.cluster)
         links = self.networks[point.mesh]
         # What replicas do not exchange in a segment is the same on all meshes with tensor inside.
-        inside = (CONTEXT, TENSOR) if point.context > 1 else (TENSOR,)
-        names = tuple(name for name, _ in point.mesh.axes)
-        alike = names[-len(inside) :] == inside and point.zero < 2
+        alike = point.order[-1] == TENSOR and point.zero < 2
         key = None if alike else (point.replicas, point.stages, point.context, point.order)
         known = self.passes.setdefault(key, {})
         run = point.run(self.options.software)
@@ -309,8 +305,10 @@ class _Grid:
 
     def placed(self, cost: HybridCost) -> HybridCost:
         """Return a point in the order of axes on the cluster that is fastest."""
-        orders = axis_orders(cost.hybrid.mesh.axes, self.cluster)
-        points = [in_order(cost.hybrid, tuple(name for name, _ in order)) for order in orders]
+        point = cost.hybrid
+        whole = replace(point, tensor=point.context * point.tensor, context=1)
+        orders = axis_orders(whole.mesh.axes, self.cluster)
+        points = [replace(point, order=tuple(name for name, _ in order)) for order in orders]
         others = [self.cost(point) for point in points]
         return min([cost, *others], key=lambda other: other.seconds)
 

@@ -17,7 +17,7 @@ from pai.passes.strategy.hybrid import (
     search_hybrids,
     work_of,
 )
-from pai.passes.strategy.hybrid_point import CONTEXT, DATA, STAGE, TENSOR, Hybrid, HybridCost, in_order
+from pai.passes.strategy.hybrid_point import CONTEXT, DATA, STAGE, TENSOR, Hybrid, HybridCost
 from pai.passes.strategy.insights import Choice, Insights, Sensitivity
 from pai.passes.strategy.plan import Alternative, Pipeline, Plan, Prediction, Stage
 from pai.passes.strategy.plan_segments import SegmentRange, chunk_to_text
@@ -152,12 +152,13 @@ def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
         zero_bubble=pipeline.schedule == "zero-bubble",
         context=context,
     )
-    return in_order(point, _order(plan, point))
+    return replace(point, order=_order(plan, point))
 
 
 def _order(plan: Plan, point: Hybrid) -> tuple[str, ...]:
     """Return the order of axes in which the stages have the devices that the plan says."""
-    inside = [*dict(plan.mesh.axes), *(a for a in (DATA, TENSOR) if a not in dict(plan.mesh.axes))]
+    inside = [name for name, _ in plan.mesh.axes if name != CONTEXT]
+    inside += [axis for axis in (DATA, TENSOR) if axis not in inside]
     given = plan.pipeline.parts[0].devices if plan.pipeline.parts else ()
     for place in range(len(inside) + 1 if given else 1):
         order = (*inside[:place], STAGE, *inside[place:])

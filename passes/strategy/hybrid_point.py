@@ -39,7 +39,7 @@ class Hybrid:
         zero: ZeRO stage, 0 to 3.
         recompute: what layers recompute: a name of ``Segment.recompute``.
         zero_bubble: whether gradients by weights wait for the gaps of the pipeline.
-        order: the mesh axes, outermost first; the context axis, unless named, is outside of tensor.
+        order: the mesh axes, outermost first; the context axis is next to the tensor axis, outside.
         context: devices of a replica among which its tokens, by sequence or by sample, and the
             experts are split; each of them is ``tensor`` devices.
     """
@@ -60,11 +60,11 @@ class Hybrid:
     def mesh(self) -> Mesh:
         """The devices."""
         sizes = {STAGE: self.stages, DATA: self.replicas, TENSOR: self.tensor}
-        order = self.order
+        order, place = self.order, self.order.index(TENSOR)
         if self.context > 1:
             sizes[CONTEXT] = self.context
-            order = order if CONTEXT in order else _with_context(order)
-        return Mesh(tuple((name, sizes[name]) for name in order if name in sizes))
+            order = (*order[:place], CONTEXT, *order[place:])
+        return Mesh(tuple((name, sizes[name]) for name in order))
 
     @property
     def schedule(self) -> str:
@@ -111,18 +111,6 @@ class Hybrid:
             stage_axes=(STAGE,),
             schedule="zero-bubble" if self.zero_bubble else "",
         )
-
-
-def _with_context(order: tuple[str, ...]) -> tuple[str, ...]:
-    place = order.index(TENSOR)
-    return (*order[:place], CONTEXT, *order[place:])
-
-
-def in_order(point: Hybrid, order: tuple[str, ...]) -> Hybrid:
-    """Return a point with its axes in an order; the same point for the same meshes."""
-    plain = tuple(name for name in order if name != CONTEXT)
-    told = CONTEXT in order and order != _with_context(plain)
-    return replace(point, order=order if told else plain)
 
 
 @dataclass(frozen=True)

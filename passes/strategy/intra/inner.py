@@ -48,6 +48,8 @@ BatchFactors = Mapping[int, frozenset[int]]
 SOLVED = (1, 256, 16384)
 """Samples of a microbatch for which the program is solved; others take the next smaller one's."""
 
+_GATHER = "stablehlo.gather"
+
 ACROSS = 64
 """Devices of a context axis across hosts for which the program is solved."""
 
@@ -173,6 +175,7 @@ class Inner:
         cluster: the devices; the tensor axis is on neighbouring ones, then the context axis.
         batch: samples of a step.
         limits: of each program.
+        solved: samples of a microbatch for which the program is solved.
     """
 
     lowered: Lowered
@@ -180,6 +183,7 @@ class Inner:
     cluster: ClusterSpec
     batch: int
     limits: Limits = LIMITS
+    solved: tuple[int, ...] = SOLVED
 
     def __post_init__(self) -> None:
         self.factors = batch_factors(self.lowered, self.signature)
@@ -197,31 +201,55 @@ class Inner:
         coster = Coster(self.lowered.problem, self.prices(tensor, context))
         states = self.states(tensor, samples, context)
         parts = self.batch // samples
-        tasks = Tasks(self.lowered, coster, states, self.parameters, parts, stored=True)
+        tasks = Tasks(
+            self.lowered, coster, states, self.parameters, parts, self.factors, stored=True
+        )
         return tasks.workload()
 
     def states(self, tensor: int, samples: int, context: int = 1) -> tuple[State, ...]:
         """Return what every node splits over the context axis, if it has devices, and tensor's."""
         by_sample = samples % context == 0
-        near = max(size for size in SOLVED if size <= (samples // context if by_sample else samples))
+        each = samples // context if by_sample else samples
+        near = max(size for size in self.solved if size <= each)
         key = (*self.solved_for(tensor, context), near, by_sample)
         if key not in self._states:
             prices = self.prices(*key[:2])
-            names = [name for name, _ in prices.mesh.axes]
             share = near * (key[1] if by_sample else 1) / self.batch
-            problem = for_samples(
-                self.lowered, self.factors, share, names,
-                self.expert_factors if context > 1 else {}, by_sample=by_sample,
-            )  # fmt: skip
+            problem = self.problem(share, prices.mesh, by_sample=by_sample)
             coster = Coster(problem, prices)
             self._states[key] = tuple(descend(problem, coster, self.limits, 1).states)
         return self._states[key]
 
+    def problem(self, share: float, mesh: Mesh, *, by_sample: bool) -> Problem:
+        """Return what is solved for a part of the batch; see ``for_samples``."""
+        names = [name for name, _ in mesh.axes]
+        experts = self.expert_factors if CONTEXT in names else {}
+        return for_samples(self.lowered, self.factors, share, names, experts, by_sample=by_sample)
+
     @property
     def experts(self) -> int:
-        """What the experts of all layers are a multiple of; 0 without experts."""
+        """What the experts of all layers are a multiple of; 0 without experts.
+
+        Tables that are most of the parameters, of which samples read single rows, are like experts
+        that any number of devices may share (M. Naumov et al., "DLRM", 2019).
+        """
         nodes = self.lowered.problem.nodes
-        return math.gcd(*(nodes[n].sizes[f] for n, f in self.expert_factors.items()))
+        found = math.gcd(*(nodes[n].sizes[f] for n, f in self.expert_factors.items()))
+        return found or (self.batch if self._has_tables() else 0)
+
+    def _has_tables(self) -> bool:
+        merged, folded = self.lowered.merged, self.lowered.merged.folded
+        sizes = {
+            number: len(members) * math.prod(merged.tensors[number << RESULT_BITS].shape)
+            for number, members in enumerate(folded.members)
+            if members[0] in self.parameters
+        }
+        read = {
+            link.source.value >> RESULT_BITS
+            for link in merged.links
+            if link.target.heavy >= 0 and self.lowered.name(link.target.heavy) == _GATHER
+        }
+        return 2 * sum(size for n, size in sizes.items() if n in read) > sum(sizes.values())
 
     def solved_for(self, tensor: int, context: int = 1) -> tuple[int, int]:
         """Return the sizes of the axes whose solution serves for ``tensor`` and ``context``.

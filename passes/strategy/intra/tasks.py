@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pai.passes.partition.fold_graph import RESULT_BITS
@@ -58,6 +58,7 @@ class Tasks:
         states: per node.
         parameters: the arguments that are parameters, by number.
         microbatches: the tasks are those of one of so many parts of the batch.
+        samples: per node, the factors that count the batch's samples, where they are known.
         stored: whether parameters count as they are stored, and gathering them and reducing their
             gradients over these axes are tasks: for axes that are not the replicas'. Of an axis
             ``context`` that is so only for the parameters that it splits.
@@ -70,6 +71,7 @@ class Tasks:
         states: Sequence[State],
         parameters: frozenset[int],
         microbatches: int = 1,
+        samples: Mapping[int, frozenset[int]] = {},
         *,
         stored: bool = False,
     ) -> None:
@@ -78,6 +80,7 @@ class Tasks:
         self.states = states
         self.parameters = parameters
         self.microbatches = microbatches
+        self.samples = samples
         self.stored = stored
         self.folded = lowered.merged.folded
         self.segments = lowered.segments
@@ -88,7 +91,7 @@ class Tasks:
     def workload(self) -> Workload:
         """Return the segments in order; those without tasks are left out."""
         for number, node in enumerate(self.lowered.problem.nodes):
-            self._kernels(node, self.states[number])
+            self._kernels(node, self.states[number], self.samples.get(number, frozenset()))
         self._collectives()
         self._memory()
         training = bool(self.folded.graph.updates)
@@ -107,18 +110,20 @@ class Tasks:
         if part is not None:
             self.found[self.segments[origin]].tasks[part][task] += count
 
-    def _kernels(self, node: Node, state: State) -> None:
+    def _kernels(self, node: Node, state: State, samples: frozenset[int]) -> None:
         parts = node.shards(state, self.coster.prices.sizes)
         local = [math.ceil(size / n) for size, n in zip(node.sizes, parts, strict=True)]
         for product in node.products:
-            task = self._product(product, local)
+            task = self._product(product, local, samples)
             if task is not None:
                 self._add(product.origin, task, product.count)
         for traffic in node.traffic:
             share = math.prod(parts[f] for f in traffic.factors) * self.microbatches
             self._add(traffic.origin, Stream(traffic.num_bytes / share), traffic.count)
 
-    def _product(self, product: Product, local: list[int]) -> Dot | Attention | None:
+    def _product(
+        self, product: Product, local: list[int], samples: frozenset[int]
+    ) -> Dot | Attention | None:
         """Return a product as a task; the one that makes attention's scores stands for all."""
         m, n, k, batch = product.local(local)
         if product.fused:
@@ -128,7 +133,10 @@ class Tasks:
             batch = max(1, batch // self.microbatches)
             backward = product.phase != "forward"
             return Attention(batch, m, n, k, product.causal, backward, product.dtype)
-        m, n, k = self._microbatch(product, m, n, k)
+        if samples & set(product.batch):
+            batch = max(1, batch // self.microbatches)
+        else:
+            m, n, k = self._microbatch(product, m, n, k)
         return Dot(m, n, k, batch, product.dtype)
 
     def _microbatch(self, product: Product, m: int, n: int, k: int) -> tuple[int, int, int]:
