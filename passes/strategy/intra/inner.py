@@ -191,6 +191,7 @@ class Inner:
         self.parameters = frozenset(
             i for i, v in enumerate(self.signature.arguments) if v.role is Role.PARAMETER
         )
+        self._workloads: dict[tuple[int, int, int], Workload] = {}
         self._prices: dict[tuple[int, int], Prices] = {}
         self._states: dict[tuple[int, int, int, bool], tuple[State, ...]] = {}
 
@@ -198,6 +199,12 @@ class Inner:
         """Return the work of one device; None when samples do not divide the batch."""
         if self.batch % samples:
             return None
+        key = (tensor, samples, context)
+        if key not in self._workloads:
+            self._workloads[key] = self._workload(*key)
+        return self._workloads[key]
+
+    def _workload(self, tensor: int, samples: int, context: int) -> Workload:
         coster = Coster(self.lowered.problem, self.prices(tensor, context))
         states = self.states(tensor, samples, context)
         parts = self.batch // samples

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pai.passes.partition.fold_graph import RESULT_BITS, RESULT_MASK
 from pai.passes.strategy.intra.graph import Phase
 from pai.passes.strategy.intra.merge import End, Link, Merged
-from pai.passes.strategy.intra.problem import NONE, Edge, Node, Problem, Product, Traffic
+from pai.passes.strategy.intra.problem import NONE, Edge, Held, Node, Problem, Product, Traffic
 from pai.passes.strategy.intra.rules import contraction_of, moved_bytes
 from pai.passes.strategy.intra.segments import segments_of
 
@@ -37,6 +37,7 @@ class Lowered:
         edge_links: per edge, its links.
         scores: groups of values inside fused attention.
         causal: whether attention is masked by position.
+        saved: what ``memory.saved`` has found, None before.
     """
 
     merged: Merged
@@ -49,6 +50,7 @@ class Lowered:
     edge_links: list[list[Link]] = field(default_factory=list)
     scores: set[int] = field(default_factory=set)
     causal: bool = False
+    saved: list[tuple[int, Held]] | None = field(default=None, compare=False)
 
     @functools.cached_property
     def segments(self) -> list[str]:

@@ -70,6 +70,12 @@ def gradient_bytes(lowered: Lowered) -> list[Held]:
 
 def saved(lowered: Lowered) -> list[tuple[int, Held]]:
     """Return what the forward pass saves for the backward pass, as (value, bytes)."""
+    if lowered.saved is None:
+        lowered.saved = _saved(lowered)
+    return lowered.saved
+
+
+def _saved(lowered: Lowered) -> list[tuple[int, Held]]:
     merged, folded = lowered.merged, lowered.merged.folded
     needed: set[int] = set()
     for number in range(len(folded.members)):

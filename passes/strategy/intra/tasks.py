@@ -133,11 +133,12 @@ class Tasks:
             batch = max(1, batch // self.microbatches)
             backward = product.phase != "forward"
             return Attention(batch, m, n, k, product.causal, backward, product.dtype)
-        if samples & set(product.batch):
-            batch = max(1, batch // self.microbatches)
-        else:
-            m, n, k = self._microbatch(product, m, n, k)
-        return Dot(m, n, k, batch, product.dtype)
+        sizes = [m, n, k, batch]
+        parts = (product.rows, product.columns, product.sums, product.batch)
+        for place in [i for i, factors in enumerate(parts) if samples & set(factors)][:1]:
+            sizes[place] = max(1, sizes[place] // self.microbatches)
+            return Dot(*sizes, product.dtype)
+        return Dot(*self._microbatch(product, m, n, k), batch, product.dtype)
 
     def _microbatch(self, product: Product, m: int, n: int, k: int) -> tuple[int, int, int]:
         """Return a product's sizes for one part of the batch: only what counts tokens shrinks."""
