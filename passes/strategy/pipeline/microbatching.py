@@ -13,7 +13,8 @@ size of the whole batch in either case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from pai.dialects import sdy
 from pai.dialects.mlir import ir, parse, to_text
@@ -22,6 +23,7 @@ from pai.passes.partition import partition
 from pai.passes.partition.annotations import unsharded
 from pai.passes.partition.collectives.common import body_kind, bytes_of, collectives, definition
 from pai.passes.partition.fold import without_middle_layers
+from pai.passes.partition.fold_reduce import MARK
 from pai.passes.partition.report import LocalModule
 from pai.passes.rewrite import main_function, walk, where
 from pai.passes.strategy.candidates import input_extents
@@ -29,6 +31,7 @@ from pai.passes.strategy.pipeline.flow import Flow
 from pai.runtime.mesh import AxisRef, Mesh, Sharding
 
 TIME = "time"
+_NUMBERED = re.compile(rf"{MARK}:(\d+):0 \([^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,7 @@ def microbatching(module: ir.Module, signature: Signature) -> Legality:
 def folded_microbatching(module: ir.Module, signature: Signature) -> Legality:
     """Return the same as ``microbatching``, from a few of the layers that repeat.
 
-    Where it is legal only the accumulators of those layers are listed; where it is not, the whole
-    step is looked at, so that operations are named as the user knows them.
+    Only the accumulators, or the offences, of those layers are listed.
     """
     reduced = without_middle_layers(module)
     if reduced is not None:
@@ -140,10 +142,25 @@ def folded_microbatching(module: ir.Module, signature: Signature) -> Legality:
             tuple(signature.arguments[i] for i in reduced.arguments),
             tuple(signature.results[i] for i in reduced.results),
         )
-        found = microbatching(reduced.module, part)
-        if found.ok:
-            return found
+        return _named(microbatching(reduced.module, part), module)
     return microbatching(module, signature)
+
+
+def _named(found: Legality, module: ir.Module) -> Legality:
+    """Return what was found in a few layers with the whole module's locations."""
+    block = main_function(module).regions[0].blocks[0]
+    operations, first = list(block.operations), len(block.arguments)
+
+    def told(text: str) -> str:
+        return _NUMBERED.sub(lambda node: where(operations[int(node[1]) - first].operation), text)
+
+    offences = (Offence(o.op, told(o.where), told(o.why)) for o in found.offences)
+    accumulators = (replace(a, where=told(a.where)) for a in found.accumulators)
+    prologue = (replace(p, where=told(p.where)) for p in found.prologue)
+    return replace(
+        found,
+        accumulators=tuple(accumulators), prologue=tuple(prologue), offences=tuple(offences),
+    )  # fmt: skip
 
 
 def _split_over_time(module: ir.Module, signature: Signature, batch: int, pieces: int) -> None:
