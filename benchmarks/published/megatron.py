@@ -97,7 +97,8 @@ def llama3(row: Row, *, fitted: bool) -> Iterator[Case]:
     model = llama(layers, hidden, heads, kv, ffn, vocab, seq)
     flops = dp * batch * llama_flops(model) / gpus
     split = Split(tp, cp, sequence_parallel=tp > 1)
-    base = Setup(model, 1, LLAMA3, split, HOPPER, _overlapped(pp, dp, 2))
+    run = replace(_overlapped(pp, dp, 2), context=cp)
+    base = Setup(model, 1, LLAMA3, split, HOPPER, run)
     seconds = flops / float(row["tflops_per_gpu"]) / 1e12
     name = f"{row['model']} x{gpus} tp{tp} cp{cp} pp{pp} dp{dp} s{seq}"
     options = _options(base, batch, (1, 2))

@@ -142,6 +142,7 @@ def _titan_setup(row: Row, model: Transformer, batch: int) -> Setup:
         stages=stages,
         microbatches=stages,
         replicas=sizes.get("fsdp", 1),
+        context=context,
         zero=2
         if stages > 1
         else 3,  # with stages, parameters stay gathered until the backward pass
