@@ -66,9 +66,7 @@ class ModelCase:
     @property
     def options(self) -> HybridOptions:
         """What the search tries; how many experts there are the program says."""
-        return HybridOptions(
-            state=self.state, memory_share=self.share, context=MOST_CONTEXT
-        )
+        return HybridOptions(state=self.state, memory_share=self.share, context=MOST_CONTEXT)
 
 
 F32 = State(4, 4, 8)
@@ -103,7 +101,8 @@ def _deepseek(
 def _context(tensor: int, context: int, count: int, how: str) -> dict[str, Hybrid]:
     """Return Megatron's tensor and context parallelism with ZeRO-1 over what is left.
 
-    The Llama 3 Herd of Models (2024), §3.3.2: 8-way tensor and 16-way context parallelism at 131,072 tokens.
+    The Llama 3 Herd of Models (2024), §3.3.2: 8-way tensor, 16-way context parallelism at 131,072
+    tokens.
     """
     point = Hybrid(1, 1, tensor, 64 // tensor // context, 1, count, 1, how, context=context)
     return {"tensor and context": point}

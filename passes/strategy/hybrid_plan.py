@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from pai.passes.strategy.explain import why_lost
 from pai.passes.strategy.feasible import NARROWER
@@ -128,8 +130,7 @@ def hybrid_of_plan(plan: Plan, batch: int) -> Hybrid:
     replicas, context, tensor = (sizes.get(axis, 1) for axis in (DATA, CONTEXT, TENSOR))
     choices = {how for _, how in plan.recompute} or {"none"}
     zero = {stage for _, stage in plan.zero} or {0}
-    split = {axis for axis in (DATA, CONTEXT) if axis in sizes}
-    known = {axis for axis, _ in plan.zero} in (set(), split)
+    known = {axis for axis, _ in plan.zero} in (set(), {DATA, CONTEXT} & set(sizes))
     if set(sizes) - {DATA, CONTEXT, TENSOR} or max(len(choices), len(zero)) > 1 or not known:
         raise InvalidSharding(
             "the plan is no point of the outer search",
@@ -310,27 +311,18 @@ def _neighbours(best: Hybrid, problem: HybridProblem) -> Iterator[tuple[str, Hyb
 
 def _resized(best: Hybrid, counted: str, size: int, problem: HybridProblem) -> Hybrid | None:
     """Return the best with another number of stages or tensor shards, replicas filling up."""
-    tensor = size if counted == "tensor" else best.tensor
-    stages = size if counted == "stages" else best.stages
-    context = size if counted == "context" else best.context
-    share = stages * tensor * context
-    devices = best.mesh.num_devices
+    sizes: dict[str, Any] = {name: getattr(best, name) for name in ("stages", "tensor", "context")}
+    sizes[counted] = size
+    share, devices = math.prod(sizes.values()), best.mesh.num_devices
     if size < 1 or devices % share:
         return None
     replicas = devices // share
     if problem.batch % (replicas * best.microbatch):
         return None
     count = problem.batch // (replicas * best.microbatch)
-    virtual = best.virtual if stages > 1 and count % stages == 0 else 1
-    return replace(
-        best,
-        stages=stages,
-        tensor=tensor,
-        replicas=replicas,
-        microbatches=count,
-        virtual=virtual,
-        context=context,
-    )
+    virtual = best.virtual if sizes["stages"] > 1 and count % sizes["stages"] == 0 else 1
+    point = replace(best, replicas=replicas, microbatches=count, virtual=virtual)
+    return replace(point, **sizes)
 
 
 def _sensitivities(problem: HybridProblem, best: HybridCost) -> Iterator[Sensitivity]:

@@ -35,7 +35,6 @@ from pai.runtime.errors import InvalidInput
 from pai.runtime.mesh import Mesh
 from pai.runtime.topology import ClusterSpec
 
-
 MOST_CONTEXT = 64
 """Devices of one replica among which tokens are spread, at most."""
 
@@ -79,7 +78,7 @@ def choose_step_plan(
     """
     warm_up()
     inner = inner_search(module, signature, cluster)
-    options = options_of(inner, options or HybridOptions(context=MOST_CONTEXT))
+    options = options_of(inner, options)
     problem = HybridProblem(inner, inner.batch, cluster, options)
     result = search_or_suggest(problem, _precision(signature))
     legality = Legality(inner.batch)
@@ -101,10 +100,9 @@ def choose_step_plan(
     )
 
 
-def options_of(
-    inner: Inner, options: HybridOptions = HybridOptions(context=MOST_CONTEXT)
-) -> HybridOptions:
-    """Return options with what only the program says: its training state and its experts."""
+def options_of(inner: Inner, options: HybridOptions | None = None) -> HybridOptions:
+    """Return options, everything, with what the program says: its training state, its experts."""
+    options = options or HybridOptions(context=MOST_CONTEXT)
     return replace(options, state=state_of(inner.signature), experts=inner.experts)
 
 

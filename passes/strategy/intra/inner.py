@@ -86,14 +86,16 @@ def batch_factors(lowered: Lowered, signature: Signature) -> BatchFactors:
 
 
 def expert_factors(lowered: Lowered) -> Experts:
-    """Return what products of experts have: a batch that one of their operands, a parameter, has."""
+    """Return the batch of products whose other operand, a parameter, has it too: experts."""
     folded = lowered.merged.folded
     out = {}
     for link in lowered.merged.links:
         heavy, value = link.target.heavy, link.source.value
-        if heavy < 0 or value < 0 or not folded.graph.stored[
-            folded.representative(value >> RESULT_BITS)
-        ]:
+        if (
+            heavy < 0
+            or value < 0
+            or not folded.graph.stored[folded.representative(value >> RESULT_BITS)]
+        ):
             continue
         number = lowered.heavies[heavy]
         for product in lowered.problem.nodes[number].products:
@@ -108,7 +110,7 @@ def for_samples(
     batch: BatchFactors,
     share: float,
     names: Sequence[str] = (),
-    experts: Experts = {},
+    experts: Mapping[int, int] = {},
     *,
     by_sample: bool = False,
 ) -> Problem:

@@ -137,7 +137,8 @@ class Tasks:
         parts = (product.rows, product.columns, product.sums, product.batch)
         for place in [i for i, factors in enumerate(parts) if samples & set(factors)][:1]:
             sizes[place] = max(1, sizes[place] // self.microbatches)
-            return Dot(*sizes, product.dtype)
+            m, n, k, batch = sizes
+            return Dot(m, n, k, batch, product.dtype)
         return Dot(*self._microbatch(product, m, n, k), batch, product.dtype)
 
     def _microbatch(self, product: Product, m: int, n: int, k: int) -> tuple[int, int, int]:
