@@ -1,9 +1,9 @@
 """choose_step_plan: the plan of a training step, pipelines and microbatches included.
 
-The inner level (``intra/inner.py``) says what every operation splits over the tensor axis, the
-outer one (``hybrid.py``) how many stages, tensor shards, replicas and microbatches there are, and
-ZeRO and recompute. Both see one of the layers that repeat. The result is written as layouts of the
-arguments over two axes: the batch over ``data``, and what the inner level chose over ``tensor``.
+The inner level (``intra/inner.py``) says what every operation splits over the axes ``context`` and
+``tensor``, the outer one (``hybrid.py``) how many stages, replicas, microbatches and devices along
+those axes there are, and ZeRO and recompute. Both see one of the layers that repeat. The result is
+written as layouts of the arguments: the batch over ``data``, and what the inner level chose.
 
 A step whose microbatches need to know of each other (``pipeline/microbatching.py``) is searched
 again without microbatches, and the plan says so.
